@@ -1,0 +1,123 @@
+"""Loading a checkpoint: model, tokenizer and layout together, from safetensors only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoTokenizer,
+    PreTrainedModel,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3VLForConditionalGeneration,
+)
+from transformers.utils import logging
+
+from timeloupe.errors import MissingError, boundary
+from timeloupe.model.layout import Layout, read_layout
+from timeloupe.model.vision_attention import batch_vision_attention
+
+MODEL_CLASSES: dict[str, type[PreTrainedModel]] = {
+    "qwen3_vl": Qwen3VLForConditionalGeneration,
+    "qwen2_5_vl": Qwen2_5_VLForConditionalGeneration,
+}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model ready to run.
+
+    Attributes:
+        model: In eval mode, on its device.
+        tokenizer: The checkpoint's own.
+        layout: How clips become its input.
+        name: The folder's or hub repository's name, for records.
+        folder: Where its files lie.
+    """
+
+    model: PreTrainedModel
+    tokenizer: Any
+    layout: Layout
+    name: str
+    folder: Path
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model's parameters."""
+        return next(self.model.parameters()).device
+
+
+def load_model(
+    checkpoint: str | Path,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    batched_vision: bool = True,
+) -> LoadedModel:
+    """Return a checkpoint, loaded.
+
+    Args:
+        checkpoint: A folder, or a hub repository id (downloaded on first use).
+        device: ``cpu``, ``cuda``, ...; default: ``cuda`` if there is one, else ``cpu``.
+        dtype: One of ``DTYPES``; default: ``float32`` on the CPU, else ``bfloat16``.
+        batched_vision: Attend equal-length frames in one call (same numbers, much faster for many small frames).
+
+    Raises:
+        MissingError: Neither a folder nor a repository that can be had; or no safetensors weights in it.
+        ConfigError: The architecture or dtype is not supported.
+    """
+    folder = local_folder(checkpoint)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = dtype or ("float32" if device == "cpu" else "bfloat16")
+    if dtype not in DTYPES:
+        raise boundary("dtype", dtype, DTYPES)
+    if not any(folder.glob("*.safetensors")):
+        raise MissingError(f"no *.safetensors in {str(folder)!r}: save the checkpoint with safe serialisation")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    layout = read_layout(folder, tokenizer)
+    with _no_progress_bar():
+        model = MODEL_CLASSES[layout.family].from_pretrained(
+            folder, dtype=DTYPES[dtype], attn_implementation="sdpa", use_safetensors=True
+        )
+    model = model.to(torch.device(device)).eval()
+    if batched_vision:
+        batch_vision_attention(model)
+    return LoadedModel(model, tokenizer, layout, Path(str(checkpoint)).name, folder)
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Keep the library's loading bars out of stderr, then restore its setting."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def local_folder(checkpoint: str | Path) -> Path:
+    """Return the folder of a checkpoint, downloading a hub repository's safetensors and JSON files if it is one."""
+    folder = Path(checkpoint)
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute() or str(checkpoint).count("/") != 1:
+        raise MissingError(
+            f"no checkpoint at {str(checkpoint)!r}: name a folder with config.json, or a hub id OWNER/NAME"
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(checkpoint), allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]))
+    except (OSError, ValueError) as error:
+        raise MissingError(
+            f"cannot get checkpoint {str(checkpoint)!r}: {error}; download it and name its folder"
+        ) from error
+
+
