@@ -177,13 +177,16 @@ def _expand_row(episode: TokenEpisode, layout: Layout) -> _Row:
     return row
 
 
-def expand(episodes: Sequence[TokenEpisode], layout: Layout, *, pad_side: str = "right") -> ModelBatch:
+def expand(
+    episodes: Sequence[TokenEpisode], layout: Layout, *, pad_side: str = "right", pixels: bool = True
+) -> ModelBatch:
     """Return one batch with ids, masks, positions and pixels of ``episodes``, one row each.
 
     Args:
         episodes: Segments with one placeholder per clip.
         layout: The checkpoint's layout.
         pad_side: ``right`` (training) or ``left`` (sampling).
+        pixels: Whether patches are wanted; without them the batch serves for counting and masks only.
 
     Raises:
         ConfigError: Placeholders and clips do not match, or ``pad_side`` is neither.
@@ -212,7 +215,7 @@ def expand(episodes: Sequence[TokenEpisode], layout: Layout, *, pad_side: str = 
             spans.append(ClipSpan(index, clip_index, tuple(start + shift for start in starts), tokens))
     trained = [segment for episode in episodes for segment in episode.segments if segment.trained]
     recorded = bool(trained) and all(segment.logprobs is not None for segment in trained)
-    clips = [clip for episode in episodes for clip in episode.clips]
+    clips = [clip for episode in episodes for clip in episode.clips] if pixels else []
     videos, video_grids = _pixels([clip for clip in clips if not clip.is_image], layout)
     images, image_grids = _pixels([clip for clip in clips if clip.is_image], layout)
     return ModelBatch(

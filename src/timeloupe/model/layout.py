@@ -36,7 +36,7 @@ class Layout:
         vision_end_token_id: Closes it.
         pad_token_id: Fills rows of a batch; masked everywhere.
         eos_token_ids: Any of these ends a turn; the first is the one that a rendered turn ends with.
-        encode: Text to token ids with the checkpoint's tokenizer, without added special tokens.
+        encode: Text to token ids with the checkpoint's tokenizer; special tokens are neither added nor looked for.
         patch_size: Pixels per patch side.
         merge_size: Patches per visual token side.
         temporal_patch_size: Frames per frame group; the last frame is repeated to fill the last group.
@@ -76,7 +76,7 @@ class Layout:
 
     @property
     def vision_token_ids(self) -> frozenset[int]:
-        """Ids that stand for or around pixels; a sampled one would crash or corrupt the next forward pass."""
+        """Ids that stand for or around pixels: in sampled text they would crash or corrupt the next forward pass."""
         return frozenset(
             (self.video_token_id, self.image_token_id, self.vision_start_token_id, self.vision_end_token_id)
         )
@@ -144,7 +144,7 @@ def read_layout(folder: str | Path, tokenizer: Any) -> Layout:
     pad = tokenizer.pad_token_id
     return Layout(
         family=family, eos_token_ids=eos, pad_token_id=eos[0] if pad is None else pad, details=details,
-        encode=lambda text: tokenizer.encode(text, add_special_tokens=False), **values,
+        encode=lambda text: tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True), **values,
     )  # fmt: skip
 
 

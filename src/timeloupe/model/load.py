@@ -19,7 +19,8 @@ from transformers.utils import logging
 
 from timeloupe.errors import MissingError, boundary
 from timeloupe.model.layout import Layout, read_layout
-from timeloupe.model.vision_attention import batch_vision_attention
+from timeloupe.model.render import ChatFormat, read_chat_format
+from timeloupe.model.vision_tower import speed_up_vision
 
 MODEL_CLASSES: dict[str, type[PreTrainedModel]] = {
     "qwen3_vl": Qwen3VLForConditionalGeneration,
@@ -36,6 +37,7 @@ class LoadedModel:
         model: In eval mode, on its device.
         tokenizer: The checkpoint's own.
         layout: How clips become its input.
+        chat: How messages become its input.
         name: The folder's or hub repository's name, for records.
         folder: Where its files lie.
     """
@@ -43,6 +45,7 @@ class LoadedModel:
     model: PreTrainedModel
     tokenizer: Any
     layout: Layout
+    chat: ChatFormat
     name: str
     folder: Path
 
@@ -57,7 +60,7 @@ def load_model(
     *,
     device: str | None = None,
     dtype: str | None = None,
-    batched_vision: bool = True,
+    fast_vision: bool = True,
 ) -> LoadedModel:
     """Return a checkpoint, loaded.
 
@@ -65,7 +68,7 @@ def load_model(
         checkpoint: A folder, or a hub repository id (downloaded on first use).
         device: ``cpu``, ``cuda``, ...; default: ``cuda`` if there is one, else ``cpu``.
         dtype: One of ``DTYPES``; default: ``float32`` on the CPU, else ``bfloat16``.
-        batched_vision: Attend equal-length frames in one call (same numbers, much faster for many small frames).
+        fast_vision: Attend equal-length frames in one call (same numbers up to rounding, faster for many frames).
 
     Raises:
         MissingError: Neither a folder nor a repository that can be had; or no safetensors weights in it.
@@ -85,9 +88,9 @@ def load_model(
             folder, dtype=DTYPES[dtype], attn_implementation="sdpa", use_safetensors=True
         )
     model = model.to(torch.device(device)).eval()
-    if batched_vision:
-        batch_vision_attention(model)
-    return LoadedModel(model, tokenizer, layout, Path(str(checkpoint)).name, folder)
+    if fast_vision:
+        speed_up_vision(model)
+    return LoadedModel(model, tokenizer, layout, read_chat_format(tokenizer), Path(str(checkpoint)).name, folder)
 
 
 @contextmanager

@@ -1,0 +1,50 @@
+"""The forward passes that training needs, at the cost of the positions that count.
+
+A vocabulary-wide row of logits per prompt token is most of the cost of a small model and most of the memory of a
+large one; only the columns that predict a target are computed here.
+
+Shapes: B rows, T tokens, H hidden size, V vocabulary, N target tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+from transformers import PreTrainedModel
+
+from timeloupe.model.expand import ModelBatch
+
+
+def hidden_states(model: PreTrainedModel, batch: ModelBatch) -> torch.Tensor:
+    """Return the last hidden state of every token, (B, T, H), with gradient where the caller enabled it."""
+    return model.base_model(**batch.model_inputs(), use_cache=False).last_hidden_state
+
+
+def logits_at(
+    model: PreTrainedModel, hidden_BTH: torch.Tensor, rows_N: torch.Tensor, columns_N: torch.Tensor
+) -> torch.Tensor:
+    """Return float32 logits (N, V) of the given places: the distribution of the token that FOLLOWS each of them."""
+    head = model.get_output_embeddings()
+    return head(hidden_BTH[rows_N, columns_N]).float()
+
+
+def target_logprobs(
+    model: PreTrainedModel, batch: ModelBatch, *, hidden_BTH: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return the log-probability of each target token under the model.
+
+    Args:
+        model: The model.
+        batch: Its ``loss_mask_BT`` says which tokens are targets; a target in column 0 has no predictor.
+        hidden_BTH: Reuse of ``hidden_states(model, batch)``.
+
+    Returns:
+        float32 (B, T), natural logarithms, temperature 1, no token banned; 0 where ``loss_mask_BT`` is False.
+    """
+    if hidden_BTH is None:
+        hidden_BTH = hidden_states(model, batch)
+    rows_N, columns_N = batch.loss_mask_BT[:, 1:].nonzero(as_tuple=True)
+    logits_NV = logits_at(model, hidden_BTH, rows_N, columns_N)
+    targets_N = batch.input_ids_BT[rows_N, columns_N + 1]
+    chosen_N = logits_NV.gather(1, targets_N[:, None])[:, 0] - logits_NV.logsumexp(-1)
+    logprobs_BT = chosen_N.new_zeros(batch.input_ids_BT.shape)
+    return logprobs_BT.index_put((rows_N, columns_N + 1), chosen_N)
