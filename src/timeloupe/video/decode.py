@@ -1,0 +1,327 @@
+"""Frames at given times, exactly and with as little decoding as possible.
+
+The frame at time ``t`` is the one with the greatest presentation time <= ``t`` (to within a microsecond), counted from
+the first presented frame; the last frame stays until the video's end, and the end itself still shows it. Wanted frames
+are sorted, each is decoded from its nearest keyframe or from where the decoder already stands, whichever takes fewer
+frames; unwanted frames that no other frame refers to are skipped; wanted ones go straight to the target size.
+
+A frame that the decoder flags as damaged, or that depends on one, is an error that names its time, never other pixels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+
+from timeloupe.errors import VideoError
+from timeloupe.video.cache import FrameCache
+from timeloupe.video.container import identify, open_video, read_packets
+from timeloupe.video.index import FrameIndex, load_index
+from timeloupe.video.probe import VideoInfo, info_of
+
+# Decoders that honour skip_frame=NONREF packet by packet and leave every other frame bit-exact.
+_SKIPS_EXACTLY = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames of one video, in the order they were asked for.
+
+    Attributes:
+        pixels: (N, H, W, 3) uint8 RGB.
+        requested_seconds: The N times asked for.
+        at_seconds: When each frame is presented, seconds from the first presented frame.
+        duration_seconds: How long each frame is displayed.
+        size_wh: Width and height of ``pixels``.
+    """
+
+    pixels: np.ndarray
+    requested_seconds: tuple[float, ...]
+    at_seconds: tuple[float, ...]
+    duration_seconds: tuple[float, ...]
+    size_wh: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.at_seconds)
+
+
+@dataclass
+class _Run:
+    """Frames decoded in one go: from keyframe number ``key`` (of the index's list) to packet ``last``."""
+
+    key: int
+    last: int
+    frames: list[int]
+
+
+def plan_runs(index: FrameIndex, frames: Sequence[int]) -> list[_Run]:
+    """Return the runs that decode ``frames`` (ascending, unique) with the fewest decoded frames."""
+    runs: list[_Run] = []
+    keys = index.start_keys_N[list(frames)].tolist()
+    packets = index.packet_N[list(frames)].tolist()
+    for frame, key, packet in zip(frames, keys, packets, strict=True):
+        if runs and int(index.key_packets[key]) <= runs[-1].last + 1:
+            runs[-1].last = max(runs[-1].last, packet)
+            runs[-1].frames.append(frame)
+        else:
+            runs.append(_Run(key, packet, [frame]))
+    return runs
+
+
+class VideoReader:
+    """Reads frames of one video by time. Use one reader per thread; they may share a cache.
+
+    Making a reader costs a file look-up when the file's index is in memory; the file is opened at the first frame that
+    the cache does not hold.
+
+    Args:
+        path: The video file.
+        cache: Where decoded frames are kept and looked up; ``None`` = nowhere.
+
+    Attributes:
+        info: Facts about the video.
+        frames_decoded: Frames that the decoder gave out so far, unwanted ones on the way included.
+
+    Raises:
+        VideoError: The file is missing, not a video, or none of it can be decoded.
+    """
+
+    def __init__(self, path: str | Path, cache: FrameCache | None = None) -> None:
+        self.path = os.fspath(path)
+        self.frames_decoded = 0
+        self._cache = cache
+        self._index = load_index(self.path)
+        self._info: VideoInfo | None = None
+        self._opened: tuple[InputContainer, VideoStream] | None = None
+        self._fresh = False
+        self._reformatter = VideoReformatter()
+
+    @property
+    def info(self) -> VideoInfo:
+        """Facts about the video."""
+        if self._info is None:
+            self._info = info_of(self._index, self.path)
+        return self._info
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; a later read opens it again."""
+        if self._opened is not None:
+            self._opened[0].close()
+            self._opened = None
+
+    def read(self, times: Sequence[float], size_wh: tuple[int, int] | None = None) -> Frames:
+        """Return the frames displayed at ``times``, in that order, repeats included.
+
+        Args:
+            times: Seconds from the first presented frame, each within ``[0, duration]``.
+            size_wh: Width and height to scale to (bilinear, while converting to RGB); ``None`` = native display size.
+
+        Raises:
+            VideoError: A time is outside the video, or a frame is damaged or cannot be decoded; names the time.
+            ValueError: ``size_wh`` is not two positive numbers.
+        """
+        index = self._index
+        size = index.size_wh if size_wh is None else (int(size_wh[0]), int(size_wh[1]))
+        if min(size) < 1:
+            raise ValueError(f"size_wh must be two whole numbers >= 1, got {size_wh!r}")
+        requested = [float(time) for time in times]
+        numbers = index.frames_at(requested)
+        have: dict[int, np.ndarray] = {}
+        missing: list[int] = []
+        for frame in sorted(set(numbers)):
+            kept = (
+                None
+                if self._cache is None
+                else self._cache.get((index.identity, int(index.pts_N[frame]), size))
+            )
+            if kept is None:
+                missing.append(frame)
+            else:
+                have[frame] = kept
+        if missing:
+            have.update(self._decode(missing, size))
+        pixels = np.empty((len(numbers), size[1], size[0], 3), np.uint8)
+        for row, frame in enumerate(numbers):
+            pixels[row] = have[frame]
+        seconds = [index.frame_seconds(frame) for frame in numbers]
+        return Frames(
+            pixels=pixels,
+            requested_seconds=tuple(requested),
+            at_seconds=tuple(at for at, _ in seconds),
+            duration_seconds=tuple(stays for _, stays in seconds),
+            size_wh=size,
+        )
+
+    def _decode(self, frames: list[int], size: tuple[int, int]) -> dict[int, np.ndarray]:
+        index = self._index
+        pixels: dict[int, np.ndarray] = {}
+        if index.sequential:
+            pixels = self._count_to(frames, size)
+            lost = [frame for frame in frames if frame not in pixels]
+        else:
+            lost = []
+            for run in plan_runs(index, frames):
+                good = self._decode_run(run, size)
+                bad = [frame for frame in run.frames if frame not in good]
+                # A keyframe flag may come early (open GOP, gradual refresh): one start further back, then the beginning.
+                for key in dict.fromkeys((max(run.key - 1, 0), 0)):
+                    if not bad or key == run.key:
+                        break
+                    good |= self._decode_run(_Run(key, int(index.packet_N[bad].max()), bad), size)
+                    bad = [frame for frame in run.frames if frame not in good]
+                pixels |= good
+                lost += bad
+        if lost:
+            reason = f"{len(lost)} of {len(frames)} wanted frames are damaged or missing"
+            at = index.frame_seconds(lost[0])[0]
+            hint = "ask for other times, or repair the file by downloading or converting it again"
+            raise VideoError(self.path, reason, codec=index.codec, at_seconds=at, hint=hint)
+        if self._cache is not None:
+            for frame, picture in pixels.items():
+                self._cache.put((index.identity, int(index.pts_N[frame]), size), picture)
+        return pixels
+
+    def _open(self, anew: bool = False) -> tuple[InputContainer, VideoStream]:
+        if anew:
+            self.close()
+        if self._opened is None:
+            if identify(self.path) != self._index.identity:
+                raise VideoError(
+                    self.path, "the file changed after it was opened", hint="make a new reader for it"
+                )
+            self._opened = open_video(self.path, self._index.stream_index)
+            self._fresh = True
+        return self._opened
+
+    def _decode_run(self, run: _Run, size: tuple[int, int]) -> dict[int, np.ndarray]:
+        """Return the good frames of a run: those that came out, free of damage since their keyframe."""
+        index = self._index
+        wanted = {int(index.pts_N[frame]): frame for frame in run.frames}
+        last_pts = int(index.pts_P[run.last])
+        key_pts = int(index.pts_P[index.key_packets[run.key]])
+        pixels: dict[int, np.ndarray] = {}
+        damaged: list[int] = []  # presentation times of packets and frames that failed
+
+        def take(frames: list[VideoFrame]) -> None:
+            self.frames_decoded += len(frames)
+            for frame in frames:
+                if frame.pts is None:
+                    continue
+                if frame.is_corrupt and frame.pts >= key_pts:
+                    damaged.append(frame.pts)
+                elif frame.pts in wanted:
+                    pixels[wanted[frame.pts]] = self._to_pixels(frame, size)
+
+        packets = self._packets_from(run.key)
+        if packets is None:
+            return {}
+        first, rest, stream = packets
+        context = stream.codec_context
+        skips = index.codec in _SKIPS_EXACTLY
+        skipping = False
+        context.skip_frame = "DEFAULT"
+        packet: Packet[VideoStream] | None = first
+        while packet is not None:
+            pts = packet.pts
+            if skips and skipping == (pts in wanted):
+                skipping = not skipping
+                context.skip_frame = "NONREF" if skipping else "DEFAULT"
+            if packet.is_corrupt and pts is not None:
+                damaged.append(pts)
+            try:
+                take(context.decode(packet))
+            except (FFmpegError, OSError):
+                if pts is not None and pts >= key_pts:
+                    damaged.append(pts)
+            packet = None if pts == last_pts else next(rest, None)
+        try:
+            take(context.decode(None))
+        except (FFmpegError, OSError):
+            damaged.append(last_pts)
+        if damaged:
+            self._drop_dependents(pixels, damaged)
+        return pixels
+
+    def _drop_dependents(self, pixels: dict[int, np.ndarray], damaged: list[int]) -> None:
+        """Remove the frames that were decoded after damage in their own group of pictures."""
+        index = self._index
+        packets = sorted(index.packet_at.get(pts, 0) for pts in damaged)
+        for frame in list(pixels):
+            key = int(index.key_packets[index.start_keys_N[frame]])
+            if any(key <= packet <= int(index.packet_N[frame]) for packet in packets):
+                del pixels[frame]
+
+    def _packets_from(self, key: int):
+        """Seek to a keyframe; return its packet, the packets after it, and their stream; ``None`` if it is not found."""
+        index = self._index
+        target = int(index.key_packets[key])
+        target_pts = int(index.pts_P[target])
+        mov = "mp4" in index.container
+        earlier = (key, max(key - 1, 0), max(key - 4, 0))
+        stops = [int(index.key_dts[k] if mov else index.pts_P[index.key_packets[k]]) for k in earlier]
+        for stop in [*dict.fromkeys(stops), None]:
+            container, stream = self._open(anew=stop is None and not self._fresh)
+            if stop is not None and not (self._fresh and target == 0):
+                try:
+                    container.seek(stop, stream=stream)
+                except (FFmpegError, OSError):
+                    continue
+            self._fresh = False
+            rest = read_packets(container, stream)
+            for packet in rest:
+                if packet.pts == target_pts:
+                    return packet, rest, stream
+                if packet.pts is not None and index.packet_at.get(packet.pts, -1) > target:
+                    break  # landed behind it
+        return None
+
+    def _count_to(self, frames: list[int], size: tuple[int, int]) -> dict[int, np.ndarray]:
+        """Decode from the file's beginning, counting frames: for files without presentation times."""
+        wanted = set(frames)
+        pixels: dict[int, np.ndarray] = {}
+        container, stream = self._open(anew=True)
+        self._fresh = False
+        number = 0
+        damage = False
+        for packet in [*read_packets(container, stream), None]:
+            try:
+                out = stream.codec_context.decode(packet)
+            except (FFmpegError, OSError):
+                damage = True
+                continue
+            for frame in out:
+                damage = frame.is_corrupt or (damage and not frame.key_frame)
+                if number in wanted and not damage:
+                    pixels[number] = self._to_pixels(frame, size)
+                number += 1
+            self.frames_decoded += len(out)
+            if number > frames[-1]:
+                break
+        return pixels
+
+    def _to_pixels(self, frame: VideoFrame, size: tuple[int, int]) -> np.ndarray:
+        """Return a frame as (H, W, 3) RGB of the display size ``size``, turned upright."""
+        turns = self._index.rotation_degrees // 90
+        width, height = (size[1], size[0]) if turns % 2 else size
+        picture = self._reformatter.reformat(frame, width, height, "rgb24", threads=1).to_ndarray()
+        return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
