@@ -1,0 +1,60 @@
+# Two commands for everybody:  make demo   make test
+# `make check` runs the gates. All three build the environment in .venv first and skip that when nothing changed.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.complete
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --constraint constraints.txt
+EXTRAS := local,train,serve,mcp,dev
+DEMO_ARGS ?=
+PYTEST_ARGS ?= -q -n 2
+
+.PHONY: help setup demo test check browser
+
+help:
+	@echo "make demo    watch the small model answer a question about a long video, then the comparison table"
+	@echo "make test    every test"
+	@echo "make check   ruff, pyright, import-linter, the house test"
+
+setup: $(STAMP)
+
+# torch goes first and alone: its wheel decides which build everything after it has to fit.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "timeloupe needs Python 3.11 or newer; name one with: make PYTHON=python3.11 ..." >&2; exit 3; }
+	@start=$$SECONDS; \
+	echo "set-up 1/3  $(VENV)"; \
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); \
+	echo "set-up 2/3  torch"; \
+	$(PIP) "$$(grep -m1 '^torch==' constraints.txt)"; \
+	echo "set-up 3/3  timeloupe[$(EXTRAS)]"; \
+	$(PIP) --editable '.[$(EXTRAS)]'; \
+	touch $(STAMP); \
+	echo "set-up done in $$((SECONDS - start)) s"
+
+demo: $(STAMP)
+	@$(BIN)/timeloupe demo $(DEMO_ARGS)
+
+test: $(STAMP) browser
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m pytest -q tests/test_house.py
+
+# The page is tested in Debian's Chromium; where it is not there and cannot be installed, those tests skip and say so.
+browser:
+	@if command -v chromium >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing chromium for the browser tests"; \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } \
+	    >/dev/null 2>&1 || echo "chromium could not be installed: the browser tests will skip"; \
+	else echo "no chromium and no right to install it: the browser tests will skip"; fi
