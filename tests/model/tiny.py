@@ -1,4 +1,5 @@
-"""Tiny random Qwen2.5-VL and Qwen3-VL checkpoints with a tokenizer built on the spot: plumbing without a download.
+"""Tiny random Qwen2.5-VL and Qwen3-VL checkpoints with a tokenizer built on the spot: plumbing without a
+download.
 
 As a script: ``python tests/model/tiny.py FOLDER [qwen3_vl|qwen2_5_vl] [SEED]``.
 """
@@ -6,6 +7,8 @@ As a script: ``python tests/model/tiny.py FOLDER [qwen3_vl|qwen2_5_vl] [SEED]``.
 from __future__ import annotations
 
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,10 @@ from transformers import (
     Qwen3VLForConditionalGeneration,
 )
 
+from timeloupe.model.load import LoadedModel, load_model
+
+torch.set_num_threads(1)
+
 SPECIAL = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
     "<|image_pad|>", "<|video_pad|>",
@@ -35,9 +42,8 @@ CORPUS = (
     "<answer>C</answer> <answer>[12, 34]</answer> from 3.2 to 45.6 seconds",
     "0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 30 40 50 60 70 80 90 100",
 )
-PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+PATTERN = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+"""How text is cut before merging: words, single digits, runs of punctuation, line ends."""
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -63,7 +69,8 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_config(family: str, tokenizer: PreTrainedTokenizerFast, **vision_overrides: Any) -> Any:
-    """Return a configuration of a few hundred thousand parameters: heads of 16, grouped keys, two text layers."""
+    """Return a configuration of a few hundred thousand parameters: heads of 16, grouped keys, two text
+    layers."""
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
     text: dict[str, Any] = {
         "vocab_size": len(tokenizer) + 3, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
@@ -74,7 +81,7 @@ def build_config(family: str, tokenizer: PreTrainedTokenizerFast, **vision_overr
         "depth": 3, "hidden_size": 32, "num_heads": 2, "intermediate_size": 48, "in_channels": 3,
         "spatial_merge_size": 2, "temporal_patch_size": 2, "out_hidden_size": 64,
     }  # fmt: skip
-    common = {
+    common: dict[str, Any] = {
         "image_token_id": ids["<|image_pad|>"], "video_token_id": ids["<|video_pad|>"],
         "vision_start_token_id": ids["<|vision_start|>"], "vision_end_token_id": ids["<|vision_end|>"],
     }  # fmt: skip
@@ -103,7 +110,9 @@ def tiny_checkpoint(
     folder = Path(folder)
     tokenizer = build_tokenizer()
     config = build_config(family, tokenizer, **vision)
-    kind = {"qwen3_vl": Qwen3VLForConditionalGeneration, "qwen2_5_vl": Qwen2_5_VLForConditionalGeneration}[family]
+    kind = {"qwen3_vl": Qwen3VLForConditionalGeneration, "qwen2_5_vl": Qwen2_5_VLForConditionalGeneration}[
+        family
+    ]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = kind(config)
@@ -116,5 +125,13 @@ def tiny_checkpoint(
     return folder
 
 
+@cache
+def tiny_loaded(family: str = "qwen3_vl") -> LoadedModel:
+    """Return a loaded tiny checkpoint, one for all tests of a process: do not change its weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        return load_model(tiny_checkpoint(Path(folder) / f"tiny-{family}", family), device="cpu")
+
+
 if __name__ == "__main__":
-    print(tiny_checkpoint(*sys.argv[1:3], *(int(value) for value in sys.argv[3:4])))
+    given = dict(zip(("folder", "family", "seed"), sys.argv[1:], strict=False))
+    print(tiny_checkpoint(given["folder"], given.get("family", "qwen3_vl"), int(given.get("seed", 0))))

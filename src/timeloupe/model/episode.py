@@ -1,7 +1,7 @@
-"""An episode as the model gets it: segments of token ids with one placeholder per clip, and the clips themselves.
+"""An episode as the model gets it: segments of token ids with one placeholder per clip, and the clips.
 
-This form is what is stored, what a server such as vLLM takes, and what ``expand`` turns into tensors. Sampled tokens
-stay what was sampled: they are never decoded and encoded again.
+This form is what is stored, what a server such as vLLM takes, and what ``expand`` turns into tensors. Sampled
+tokens stay what was sampled: they are never decoded and encoded again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ class TokenSegment:
     def __post_init__(self) -> None:
         if self.logprobs is not None and len(self.logprobs) != len(self.token_ids):
             raise boundary(
-                "log-probabilities of a token segment", len(self.logprobs), f"one per token ({len(self.token_ids)})"
+                "log-probabilities of a token segment",
+                len(self.logprobs),
+                f"one per token ({len(self.token_ids)})",
             )
 
 
@@ -42,7 +44,7 @@ class Clip:
         pixels: (N, H, W, 3) uint8 RGB.
         at_seconds: Presentation time of each frame in the original video, ascending; not read for an image.
         is_image: A still image, N = 1, with the image placeholder.
-        frame_seconds: Seconds between frames; ``None`` takes the mean spacing of ``at_seconds`` (1 s for one frame).
+        frame_seconds: Seconds between frames; ``None`` takes the mean spacing of ``at_seconds``.
     """
 
     pixels: np.ndarray

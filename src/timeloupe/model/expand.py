@@ -1,4 +1,4 @@
-"""Token episodes to the tensors of a forward pass: the only way into the model, for training and for sampling.
+"""Token episodes to the tensors of a forward pass: the only way into the model, in training and sampling.
 
 Shapes: B rows, T tokens, P patches, D values per patch, V clips.
 """
@@ -43,11 +43,11 @@ class ModelBatch:
     Attributes:
         input_ids_BT: int64.
         attention_mask_BT: int64, 0 at padding.
-        loss_mask_BT: bool, True at tokens that are targets: sampled tokens of trained segments, no placeholder. The
-            logits that predict the token at column ``t`` are those of column ``t - 1``.
+        loss_mask_BT: bool, True at tokens that are targets: sampled tokens of trained segments, no
+            placeholder. The logits that predict the token at column ``t`` are those of column ``t - 1``.
         position_ids_3BT: int64 positions (time, height, width); 0 at padding.
-        logprobs_BT: float32 log-probabilities recorded at sampling time, 0 outside trained segments; ``None`` unless
-            every trained segment has them.
+        logprobs_BT: float32 log-probabilities recorded at sampling time, 0 outside trained segments; ``None``
+            unless every trained segment has them.
         spans: Where each clip lies, row by row.
         pixel_values_videos: (P, D) float32 patches of the videos, or ``None``.
         video_grid_thw: (V, 3) int64 groups, patch rows and patch columns of each video, or ``None``.
@@ -69,8 +69,9 @@ class ModelBatch:
     def model_inputs(self) -> dict[str, Any]:
         """Return the keyword arguments of ``model(...)``.
 
-        Neighbouring clips of one frame size are announced as one clip with more frame groups: the vision tower treats
-        every group alone, so the numbers stay, and its loop over clips gets short. Positions are ours anyway.
+        Neighbouring clips of one frame size are announced as one clip with more frame groups: the vision
+        tower treats every group alone, so the numbers stay, and its loop over clips gets short. Positions are
+        ours anyway.
         """
         inputs: dict[str, Any] = {
             "input_ids": self.input_ids_BT,
@@ -145,7 +146,7 @@ class _Row:
 
 
 def group_seconds(at_seconds: Sequence[float], temporal_patch_size: int) -> list[float]:
-    """Return the printed time of each frame group: the mean of its first and last frame, as the library has it."""
+    """Return the printed time of each frame group: the mean of its first and last frame (as the library)."""
     last = len(at_seconds) - 1
     return [
         (at_seconds[start] + at_seconds[min(start + temporal_patch_size - 1, last)]) / 2
@@ -166,12 +167,16 @@ def _expand_row(episode: TokenEpisode, layout: Layout) -> _Row:
         for mark in (*marks, len(segment.token_ids)):
             text = slice(start, mark)
             row.add(
-                segment.token_ids[text], segment.trained, None if segment.logprobs is None else segment.logprobs[text]
+                segment.token_ids[text],
+                segment.trained,
+                None if segment.logprobs is None else segment.logprobs[text],
             )
             if mark < len(segment.token_ids):
                 clip = next(clips)
                 if clip.is_image != (segment.token_ids[mark] == layout.image_token_id):
-                    raise boundary("placeholder kind", segment.token_ids[mark], "the clip's kind (image or video)")
+                    raise boundary(
+                        "placeholder kind", segment.token_ids[mark], "the clip's kind (image or video)"
+                    )
                 row.add_clip(clip)
             start = mark + 1
     return row

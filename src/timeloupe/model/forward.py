@@ -1,12 +1,14 @@
 """The forward passes that training needs, at the cost of the positions that count.
 
-A vocabulary-wide row of logits per prompt token is most of the cost of a small model and most of the memory of a
-large one; only the columns that predict a target are computed here.
+A vocabulary-wide row of logits per prompt token is most of the cost of a small model and most of the memory
+of a large one; only the columns that predict a target are computed here.
 
 Shapes: B rows, T tokens, H hidden size, V vocabulary, N target tokens.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -22,8 +24,8 @@ def hidden_states(model: PreTrainedModel, batch: ModelBatch) -> torch.Tensor:
 def logits_at(
     model: PreTrainedModel, hidden_BTH: torch.Tensor, rows_N: torch.Tensor, columns_N: torch.Tensor
 ) -> torch.Tensor:
-    """Return float32 logits (N, V) of the given places: the distribution of the token that FOLLOWS each of them."""
-    head = model.get_output_embeddings()
+    """Return float32 logits (N, V) at the given places: each is about the token that FOLLOWS the place."""
+    head: Any = model.get_output_embeddings()
     return head(hidden_BTH[rows_N, columns_N]).float()
 
 

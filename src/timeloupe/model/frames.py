@@ -1,8 +1,9 @@
 """Pixels to patches with torch alone, equal to the library's video processor to the last bit.
 
-Source of the arithmetic: transformers 5.17, ``Qwen3VLVideoProcessor`` and ``Qwen2VLVideoProcessor``: resize on uint8
-(bicubic, antialiased), rescale and normalise fused as ``(x - 255 mean) / (255 std)`` in float32, then patches in
-spatial-merge order. The order of work differs (patches are cut while the data is still uint8), the numbers do not.
+Source of the arithmetic: transformers 5.17, ``Qwen3VLVideoProcessor`` and ``Qwen2VLVideoProcessor``: resize
+on uint8 (bicubic, antialiased), rescale and normalise fused as ``(x - 255 mean) / (255 std)`` in float32,
+then patches in spatial-merge order. The order of work differs (patches are cut while the data is still
+uint8), the numbers do not.
 
 Shapes: N frames, G frame groups, P patches, C = 3 channels, D = C * temporal_patch_size * patch_size ** 2.
 """
@@ -23,13 +24,13 @@ Grid = tuple[int, int, int]
 
 
 def fitted_size(size_wh: tuple[int, int], multiple: int) -> tuple[int, int]:
-    """Return the nearest (width, height) whose sides are positive multiples of ``multiple``, rounding as the library."""
+    """Return the nearest (width, height) in positive multiples of ``multiple``, rounding as the library."""
     width, height = size_wh
     return max(round(width / multiple), 1) * multiple, max(round(height / multiple), 1) * multiple
 
 
 def resize(pixels_NHWC: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
-    """Return uint8 frames of ``size_wh``, bicubic with antialiasing; the same array if the size is already right."""
+    """Return uint8 frames of ``size_wh``, bicubic with antialiasing; the same array if nothing changes."""
     if pixels_NHWC.shape[2] == size_wh[0] and pixels_NHWC.shape[1] == size_wh[1]:
         return pixels_NHWC
     frames = _tensor(pixels_NHWC).permute(0, 3, 1, 2).contiguous()
@@ -40,7 +41,7 @@ def resize(pixels_NHWC: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
 
 
 def grid_of(clip: Clip, layout: Layout) -> Grid:
-    """Return the grid of a clip after its frames were fitted to the size multiple and filled to whole groups."""
+    """Return the grid of a clip, its frames fitted to the size multiple and filled to whole groups."""
     num_frames, height, width = clip.pixels.shape[:3]
     width, height = fitted_size((width, height), layout.size_multiple)
     groups = -(-num_frames // layout.temporal_patch_size)
@@ -50,7 +51,7 @@ def grid_of(clip: Clip, layout: Layout) -> Grid:
 def patchify(clips: Sequence[Clip], layout: Layout) -> torch.Tensor:
     """Return the patches of all clips, in order, as float32 of shape (P, D).
 
-    Neighbouring clips of one frame size are cut together, so many small clips cost about as much as one long one.
+    Neighbouring clips of one frame size are cut together: many small clips cost as much as one long one.
     """
     runs: list[list[np.ndarray]] = []
     for clip in clips:
@@ -77,7 +78,8 @@ def _cut(pixels_NHWC: np.ndarray, layout: Layout) -> torch.Tensor:
     blocks = _tensor(pixels_NHWC).reshape(
         num_frames // depth, depth, rows, merge, patch, columns, merge, patch, channels
     )
-    blocks = blocks.permute(0, 2, 5, 3, 6, 8, 1, 4, 7)  # group, block y, block x, y, x, channel, depth, patch y, x
+    # To: group, block row, block column, row and column in it, channel, frame, pixel row, pixel column.
+    blocks = blocks.permute(0, 2, 5, 3, 6, 8, 1, 4, 7)
     flat = blocks.reshape(-1, channels, depth * patch * patch).to(torch.float32)
     mean = torch.tensor(layout.image_mean) * 255.0
     std = torch.tensor(layout.image_std) * 255.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 DEFAULT_MEAN_STD = {"qwen3_vl": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), "qwen2_5_vl": (CLIP_MEAN, CLIP_STD)}
 
 DETAILS_FILE = "timeloupe.json"
-"""Optional file of a checkpoint folder with what timeloupe does differently from the library, and episode defaults."""
+"""Optional file of a checkpoint: what timeloupe does differently from the library, and episode defaults."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,12 @@ class Layout:
         vision_end_token_id: Closes it.
         pad_token_id: Fills rows of a batch; masked everywhere.
         eos_token_ids: Any of these ends a turn; the first is the one that a rendered turn ends with.
-        encode: Text to token ids with the checkpoint's tokenizer; special tokens are neither added nor looked for.
+        encode: Text to token ids; special tokens are neither added nor looked for.
         patch_size: Pixels per patch side.
         merge_size: Patches per visual token side.
         temporal_patch_size: Frames per frame group; the last frame is repeated to fill the last group.
-        timestamp_format: Printed before each frame group with the group's mean time in seconds (Qwen3-VL only).
-        wrap_frames: Whether vision_start and vision_end stand around the visual tokens of a frame group (or block).
+        timestamp_format: Prints a frame group's mean time in seconds before it (Qwen3-VL only).
+        wrap_frames: Whether vision_start and vision_end stand around a frame group (or block).
         image_mean: Mean of each channel, in fractions of 255.
         image_std: Standard deviation of each channel, in fractions of 255.
         tokens_per_second: Temporal positions per second (Qwen2.5-VL only).
@@ -76,7 +77,7 @@ class Layout:
 
     @property
     def vision_token_ids(self) -> frozenset[int]:
-        """Ids that stand for or around pixels: in sampled text they would crash or corrupt the next forward pass."""
+        """Ids that stand for or around pixels: in sampled text they would crash or corrupt the next pass."""
         return frozenset(
             (self.video_token_id, self.image_token_id, self.vision_start_token_id, self.vision_end_token_id)
         )
@@ -84,8 +85,8 @@ class Layout:
     def placeholder(self, *, is_image: bool = False) -> tuple[int, ...]:
         """Return the unexpanded ids of one clip: what rendered text holds and what a vLLM server is sent.
 
-        Qwen3-VL prints vision_start and vision_end around every frame group, so its video placeholder is bare; where
-        one block holds the whole clip, the pair already stands around the placeholder.
+        Qwen3-VL prints vision_start and vision_end around every frame group, so its video placeholder is
+        bare; where one block holds the whole clip, the pair already stands around the placeholder.
         """
         pad = self.image_token_id if is_image else self.video_token_id
         if not self.wrap_frames or (self.family == "qwen3_vl" and not is_image):
@@ -105,9 +106,9 @@ def read_layout(folder: str | Path, tokenizer: Any) -> Layout:
     """Return the layout of a checkpoint folder.
 
     Args:
-        folder: Holds config.json and, where present, (video_)preprocessor_config.json, generation_config.json and
-            timeloupe.json, each overriding the one before.
-        tokenizer: The checkpoint's tokenizer (anything with ``encode``, ``eos_token_id`` and ``pad_token_id``).
+        folder: Holds config.json and, where present, (video_)preprocessor_config.json, generation_config.json
+            and timeloupe.json, each overriding the one before.
+        tokenizer: The checkpoint's own.
 
     Raises:
         MissingError: There is no config.json.
@@ -144,7 +145,7 @@ def read_layout(folder: str | Path, tokenizer: Any) -> Layout:
     pad = tokenizer.pad_token_id
     return Layout(
         family=family, eos_token_ids=eos, pad_token_id=eos[0] if pad is None else pad, details=details,
-        encode=lambda text: tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True), **values,
+        encode=partial(tokenizer.encode, add_special_tokens=False, split_special_tokens=True), **values,
     )  # fmt: skip
 
 
@@ -158,7 +159,9 @@ def _overrides(details: dict[str, Any], path: Path, tokenizer: Any) -> dict[str,
             raise boundary(f"key in {str(path)!r}", key, _LAYOUT_KEYS + _OTHER_KEYS)
     values = {key: details[key] for key in _LAYOUT_KEYS if key in details}
     if "never_sample" in details:
-        values["never_sample"] = tuple(tokenizer.convert_tokens_to_ids(token) for token in details["never_sample"])
+        values["never_sample"] = tuple(
+            tokenizer.convert_tokens_to_ids(token) for token in details["never_sample"]
+        )
     return values
 
 

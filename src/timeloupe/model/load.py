@@ -68,7 +68,7 @@ def load_model(
         checkpoint: A folder, or a hub repository id (downloaded on first use).
         device: ``cpu``, ``cuda``, ...; default: ``cuda`` if there is one, else ``cpu``.
         dtype: One of ``DTYPES``; default: ``float32`` on the CPU, else ``bfloat16``.
-        fast_vision: Attend equal-length frames in one call (same numbers up to rounding, faster for many frames).
+        fast_vision: Use ``speed_up_vision``: the same numbers up to rounding, faster for many frames.
 
     Raises:
         MissingError: Neither a folder nor a repository that can be had; or no safetensors weights in it.
@@ -80,17 +80,21 @@ def load_model(
     if dtype not in DTYPES:
         raise boundary("dtype", dtype, DTYPES)
     if not any(folder.glob("*.safetensors")):
-        raise MissingError(f"no *.safetensors in {str(folder)!r}: save the checkpoint with safe serialisation")
+        raise MissingError(
+            f"no *.safetensors in {str(folder)!r}: save the checkpoint with safe serialisation"
+        )
     tokenizer = AutoTokenizer.from_pretrained(folder)
     layout = read_layout(folder, tokenizer)
     with _no_progress_bar():
         model = MODEL_CLASSES[layout.family].from_pretrained(
             folder, dtype=DTYPES[dtype], attn_implementation="sdpa", use_safetensors=True
         )
-    model = model.to(torch.device(device)).eval()
+    model.to(device).eval()  # type: ignore[arg-type]
     if fast_vision:
         speed_up_vision(model)
-    return LoadedModel(model, tokenizer, layout, read_chat_format(tokenizer), Path(str(checkpoint)).name, folder)
+    return LoadedModel(
+        model, tokenizer, layout, read_chat_format(tokenizer), Path(str(checkpoint)).name, folder
+    )
 
 
 @contextmanager
@@ -106,7 +110,7 @@ def _no_progress_bar() -> Iterator[None]:
 
 
 def local_folder(checkpoint: str | Path) -> Path:
-    """Return the folder of a checkpoint, downloading a hub repository's safetensors and JSON files if it is one."""
+    """Return the folder of a checkpoint; a hub repository's safetensors and JSON files are downloaded."""
     folder = Path(checkpoint)
     if folder.is_dir():
         return folder
@@ -117,10 +121,10 @@ def local_folder(checkpoint: str | Path) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(str(checkpoint), allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]))
+        return Path(
+            snapshot_download(str(checkpoint), allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"])
+        )
     except (OSError, ValueError) as error:
         raise MissingError(
             f"cannot get checkpoint {str(checkpoint)!r}: {error}; download it and name its folder"
         ) from error
-
-

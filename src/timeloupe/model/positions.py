@@ -1,19 +1,19 @@
 """Three-dimensional positions (time, height, width) of text and visual tokens.
 
-Sources: M-RoPE, Qwen2-VL (arXiv:2409.12191, section 2.1), its absolute-time form, Qwen2.5-VL (arXiv:2502.13923,
-section 2.1.1), and the text-timestamp form of Qwen3-VL (arXiv:2511.21631). Text tokens count up by one on all three
-axes; the tokens of one grid spread from the position where the grid starts; text goes on at the greatest position so
-far plus one.
+Sources: M-RoPE, Qwen2-VL (arXiv:2409.12191, section 2.1), its absolute-time form, Qwen2.5-VL
+(arXiv:2502.13923, section 2.1.1), and the text-timestamp form of Qwen3-VL (arXiv:2511.21631). Text tokens
+count up by one on all three axes; the tokens of one grid spread from the position where the grid starts; text
+goes on at the greatest position so far plus one.
 
 Two faults of the library for Qwen2.5-VL are not repeated here, so its ``get_rope_index`` is never relied on:
 
-1. transformers 5.3 to 5.23 go on after a video at ``start + max(height, width)``, ignoring its temporal extent: text
-   after a long video gets positions that the video already used.
-2. transformers up to 5.17 truncate the seconds per frame group to whole seconds: above 2 frames a second (groups of
-   two) all frames get the same time.
+1. transformers 5.3 to 5.23 go on after a video at ``start + max(height, width)``, ignoring its temporal
+   extent: text after a long video gets positions that the video already used.
+2. transformers up to 5.17 truncate the seconds per frame group to whole seconds: above 2 frames a second
+   (groups of two) all frames get the same time.
 
-The model must always be handed these positions: a pass that continues a cache and brings a new video would otherwise
-count from ``rope_deltas``, which is state of the last generation.
+The model must always be handed these positions: a pass that continues a cache and brings a new video would
+otherwise count from ``rope_deltas``, which is state of the last generation.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ def positions(num_tokens: int, blocks: Sequence[Block], *, first: int = 0) -> np
 
 
 def grid_times(num_groups: int, seconds_per_group: float, tokens_per_second: float) -> tuple[int, ...]:
-    """Return the temporal position of each frame group of a Qwen2.5-VL clip: whole parts of seconds times rate.
+    """Return the temporal position of each frame group of a Qwen2.5-VL clip: the floor of its time x rate.
 
-    The product is rounded to 4 decimals first, so that frame times a hair below a whole number do not fall short.
+    Rounded to 4 decimals before the floor, so that times a hair below a whole number do not fall short.
     """
     step = seconds_per_group * tokens_per_second
     return tuple(math.floor(round(index * step, 4)) for index in range(num_groups))

@@ -1,7 +1,7 @@
 """Chat messages to a token episode, in the checkpoint's own chat format.
 
-Token-in, token-out: a reply that was sampled enters with the ids that were sampled, never re-tokenised. Text is
-encoded without looking for special tokens in it, so a question that spells ``<|im_end|>`` stays text.
+Token-in, token-out: a reply that was sampled enters with the ids that were sampled, never re-tokenised. Text
+is encoded without looking for special tokens in it, so a question that spells ``<|im_end|>`` stays text.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def read_chat_format(tokenizer: Any) -> ChatFormat:
     """
     start_id, end_id = (tokenizer.convert_tokens_to_ids(token) for token in ("<|im_start|>", "<|im_end|>"))
     if None in (start_id, end_id) or tokenizer.unk_token_id in (start_id, end_id):
-        raise ConfigError("the tokenizer lacks <|im_start|> and <|im_end|>: only ChatML checkpoints are supported")
+        raise ConfigError(
+            "the tokenizer lacks <|im_start|> and <|im_end|>: only ChatML checkpoints are supported"
+        )
     if not getattr(tokenizer, "chat_template", None):
         return ChatFormat(start_id, end_id)
     probe = [{"role": role, "content": f"{role} text"} for role in ("user", "assistant", "user")]
@@ -104,10 +106,10 @@ def render(
         clips: Pixels (N, H, W, 3) uint8 of every ``FrameRef`` of the chat, in order.
         chat: The chat format.
         layout: How clips are laid out.
-        generations: One per assistant message, or none at all; their token ids and log-probabilities are used as
-            they are. A reply without ids is encoded from its message's text.
-        trained: Which assistant messages are targets: one flag for all, or one each. The end-of-turn token of a
-            reply is a target with it, unless the reply was sampled and ended without one.
+        generations: One per assistant message, or none at all; their token ids and log-probabilities are used
+            as they are. A reply without ids is encoded from its message's text.
+        trained: Which assistant messages are targets: one flag for all, or one each. The end-of-turn token of
+            a reply is a target with it, unless the reply was sampled and ended without one.
         ask_reply: End with the opening of a new assistant message.
 
     Raises:
@@ -118,7 +120,9 @@ def render(
     if len(flags) != num_replies:
         raise boundary("trained flags", len(flags), f"one per assistant message ({num_replies})")
     if generations and len(generations) != num_replies:
-        raise boundary("earlier generations", len(generations), f"one per assistant message ({num_replies}) or none")
+        raise boundary(
+            "earlier generations", len(generations), f"one per assistant message ({num_replies}) or none"
+        )
     pen, shown, reply_index = _Pen(layout), _Clips(clips), 0
     if chat.default_system is not None and (not messages or messages[0].role != "system"):
         pen.mark(chat.start_id)
@@ -176,11 +180,15 @@ class _Clips:
 
     def take(self, ref: FrameRef) -> Clip:
         if len(self.taken) >= len(self.arrays):
-            raise boundary("clips of a chat", len(self.arrays), "one per frame reference, there are more references")
+            raise boundary(
+                "clips of a chat", len(self.arrays), "one per frame reference, there are more references"
+            )
         pixels = self.arrays[len(self.taken)]
         self.taken.append(Clip(pixels, ref.at_seconds, is_image=ref.view == "image"))
         return self.taken[-1]
 
     def check_all_taken(self) -> None:
         if len(self.taken) != len(self.arrays):
-            raise boundary("clips of a chat", len(self.arrays), f"one per frame reference ({len(self.taken)})")
+            raise boundary(
+                "clips of a chat", len(self.arrays), f"one per frame reference ({len(self.taken)})"
+            )

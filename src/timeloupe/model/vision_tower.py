@@ -1,9 +1,9 @@
 """A vision tower that is quick with many small frames: the library's, with two parts computed differently.
 
-1. The library attends each frame alone, in a Python loop over frames when flash attention is absent. Here frames (or
-   windows) of equal length are one batch of one attention call.
-2. The library cuts patches with a 3-D convolution whose stride is its kernel. That is one matrix product, and several
-   times slower as a convolution, backward above all.
+1. The library attends each frame alone, in a Python loop over frames when flash attention is absent. Here
+   frames (or windows) of equal length are one batch of one attention call.
+2. The library cuts patches with a 3-D convolution whose stride is its kernel. That is one matrix product, and
+   several times slower as a convolution, backward above all.
 
 Both give the same numbers up to rounding. Parameters, their names and checkpoints stay as they are.
 """
@@ -71,7 +71,9 @@ def _attention_forward(
         of_length = torch.tensor(lengths)
         for length in distinct:
             rows = (starts[of_length == length, None] + torch.arange(length)).flatten().to(query.device)
-            mixed = mixed.index_copy(0, rows, _attend(query[rows], key[rows], value[rows], length, self.scaling))
+            mixed = mixed.index_copy(
+                0, rows, _attend(query[rows], key[rows], value[rows], length, self.scaling)
+            )
     return self.proj(mixed.reshape(num_patches, -1))
 
 
@@ -80,6 +82,8 @@ def _attend(
 ) -> torch.Tensor:
     """Attend within consecutive runs of ``length`` patches; the shape stays (patches, heads, head size)."""
     shape = query_PHD.shape
-    batched = [item.reshape(-1, length, *shape[1:]).transpose(1, 2) for item in (query_PHD, key_PHD, value_PHD)]
-    mixed = F.scaled_dot_product_attention(*batched, scale=scaling)
+    query, key, value = (
+        item.reshape(-1, length, *shape[1:]).transpose(1, 2) for item in (query_PHD, key_PHD, value_PHD)
+    )
+    mixed = F.scaled_dot_product_attention(query, key, value, scale=scaling)
     return mixed.transpose(1, 2).reshape(shape)

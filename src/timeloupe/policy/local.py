@@ -1,8 +1,9 @@
 """A policy that runs a checkpoint in this process: batched sampling with a key-value cache.
 
-What a request gets does not depend on the requests beside it (up to rounding): each has its own random numbers, and
-positions are computed here, never left to the model's own state. Requests with the same prompt are read once. A fault
-of the machine (out of memory, ...) costs only the requests that cannot be run even alone.
+What a request gets does not depend on the requests beside it (up to rounding): each has its own random
+numbers, and positions are computed here, never left to the model's own state. Requests with the same prompt
+are read once. A fault of the machine (out of memory, ...) costs only the requests that cannot be run even
+alone.
 
 Shapes: B rows, T prompt tokens, V vocabulary.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,8 +57,8 @@ class LocalPolicy:
         max_batch_size: Rows of one batch.
 
     Log-probabilities in a ``Generation`` are the model's own (temperature 1, nothing banned or cut off), as a
-    teacher-forced pass gives them. Special tokens other than the end of a turn, and ids that the tokenizer does not
-    know, are never sampled.
+    teacher-forced pass gives them. Special tokens other than the end of a turn, and ids that the tokenizer
+    does not know, are never sampled.
     """
 
     def __init__(
@@ -119,7 +121,7 @@ class LocalPolicy:
             return [_generation(job, self.loaded) for job in batch]
         except ConfigError:
             raise
-        except Exception as error:  # noqa: BLE001  the machine's fault becomes a value
+        except Exception as error:  # the machine's fault becomes a value
             reason = f"{type(error).__name__}: {error}"
         if self.loaded.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -135,7 +137,8 @@ class LocalPolicy:
 def banned_tokens(loaded: LoadedModel) -> torch.Tensor:
     """Return bool (V,): ids that must not be sampled, on the model's device."""
     layout, tokenizer = loaded.layout, loaded.tokenizer
-    size = loaded.model.get_output_embeddings().weight.shape[0]
+    head: Any = loaded.model.get_output_embeddings()
+    size = head.weight.shape[0]
     special = [index for index, token in tokenizer.added_tokens_decoder.items() if token.special]
     banned = torch.zeros(size, dtype=torch.bool)
     banned[len(tokenizer) :] = True
