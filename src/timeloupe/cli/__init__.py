@@ -1,1 +1,1 @@
-"""cli"""
+"""The command line: one small file per command; heavy imports wait until a command runs."""

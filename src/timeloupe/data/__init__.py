@@ -1,1 +1,1 @@
-"""data"""
+"""Training and evaluation rows: building, converting and checking them."""

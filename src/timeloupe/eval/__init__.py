@@ -1,1 +1,1 @@
-"""eval"""
+"""Scoring: metrics over trajectories, comparisons, reports."""

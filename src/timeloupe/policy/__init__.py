@@ -1,1 +1,1 @@
-"""policy"""
+"""Policies: whoever plays an episode. Batch of messages in, batch of generations out."""
