@@ -1,18 +1,21 @@
 """Frames at given times, exactly and with as little decoding as possible.
 
-The frame at time ``t`` is the one with the greatest presentation time <= ``t`` (to within a microsecond), counted from
-the first presented frame; the last frame stays until the video's end, and the end itself still shows it. Wanted frames
-are sorted, each is decoded from its nearest keyframe or from where the decoder already stands, whichever takes fewer
-frames; unwanted frames that no other frame refers to are skipped; wanted ones go straight to the target size.
+The frame at time ``t`` is the one with the greatest presentation time <= ``t`` (to within a microsecond),
+counted from the first presented frame; the last frame stays until the video's end, and the end itself still
+shows it. Wanted frames are sorted, each is decoded from its nearest keyframe or from where the decoder
+already stands, whichever takes fewer frames; unwanted frames that no other frame refers to are skipped;
+wanted ones go straight to the target size.
 
-A frame that the decoder flags as damaged, or that depends on one, is an error that names its time, never other pixels.
+A frame that the decoder flags as damaged, or that depends on one, is an error that names its time, never
+other pixels. What no decoder notices (a flipped bit that still parses) cannot be flagged.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -27,7 +30,8 @@ from av.video.stream import VideoStream
 
 from timeloupe.errors import VideoError
 from timeloupe.video.cache import FrameCache
-from timeloupe.video.container import identify, open_video, read_packets
+from timeloupe.video.container import decode_or_none, identify, open_video, read_packets
+from timeloupe.video.image import upright
 from timeloupe.video.index import FrameIndex, load_index
 from timeloupe.video.probe import VideoInfo, info_of
 
@@ -59,11 +63,15 @@ class Frames:
 
 @dataclass
 class _Run:
-    """Frames decoded in one go: from keyframe number ``key`` (of the index's list) to packet ``last``."""
+    """Frames decoded in one go: from keyframe number ``key`` (of the index's list) to packet ``last``.
+
+    ``again`` marks a second try from further back: then later keyframes are no clean starts.
+    """
 
     key: int
     last: int
     frames: list[int]
+    again: bool = False
 
 
 def plan_runs(index: FrameIndex, frames: Sequence[int]) -> list[_Run]:
@@ -83,8 +91,8 @@ def plan_runs(index: FrameIndex, frames: Sequence[int]) -> list[_Run]:
 class VideoReader:
     """Reads frames of one video by time. Use one reader per thread; they may share a cache.
 
-    Making a reader costs a file look-up when the file's index is in memory; the file is opened at the first frame that
-    the cache does not hold.
+    Making a reader costs a file look-up when the file's index is in memory; the file is opened at the first
+    frame that the cache does not hold.
 
     Args:
         path: The video file.
@@ -129,15 +137,20 @@ class VideoReader:
             self._opened[0].close()
             self._opened = None
 
+    def check_times(self, times: Sequence[float]) -> None:
+        """Raise the ``VideoError`` of :meth:`read` if a time is outside the video; decode nothing."""
+        self._index.frames_at([float(time) for time in times])
+
     def read(self, times: Sequence[float], size_wh: tuple[int, int] | None = None) -> Frames:
         """Return the frames displayed at ``times``, in that order, repeats included.
 
         Args:
             times: Seconds from the first presented frame, each within ``[0, duration]``.
-            size_wh: Width and height to scale to (bilinear, while converting to RGB); ``None`` = native display size.
+            size_wh: Width and height to scale to (bilinear); ``None`` = native display size.
 
         Raises:
-            VideoError: A time is outside the video, or a frame is damaged or cannot be decoded; names the time.
+            VideoError: A time is outside the video, or a frame is damaged or missing; the message names the
+                time.
             ValueError: ``size_wh`` is not two positive numbers.
         """
         index = self._index
@@ -183,11 +196,12 @@ class VideoReader:
             for run in plan_runs(index, frames):
                 good = self._decode_run(run, size)
                 bad = [frame for frame in run.frames if frame not in good]
-                # A keyframe flag may come early (open GOP, gradual refresh): one start further back, then the beginning.
+                # A keyframe flag may come early (open GOP, gradual refresh): one start further back, then the
+                # first.
                 for key in dict.fromkeys((max(run.key - 1, 0), 0)):
                     if not bad or key == run.key:
                         break
-                    good |= self._decode_run(_Run(key, int(index.packet_N[bad].max()), bad), size)
+                    good |= self._decode_run(_Run(key, int(index.packet_N[bad].max()), bad, again=True), size)
                     bad = [frame for frame in run.frames if frame not in good]
                 pixels |= good
                 lost += bad
@@ -216,70 +230,70 @@ class VideoReader:
     def _decode_run(self, run: _Run, size: tuple[int, int]) -> dict[int, np.ndarray]:
         """Return the good frames of a run: those that came out, free of damage since their keyframe."""
         index = self._index
+        found = self._packets_from(run.key)
+        if found is None:
+            return {}
+        packet, rest, stream = found
         wanted = {int(index.pts_N[frame]): frame for frame in run.frames}
         last_pts = int(index.pts_P[run.last])
-        key_pts = int(index.pts_P[index.key_packets[run.key]])
+        key_pts = packet.pts or 0
         pixels: dict[int, np.ndarray] = {}
         damaged: list[int] = []  # presentation times of packets and frames that failed
-
-        def take(frames: list[VideoFrame]) -> None:
-            self.frames_decoded += len(frames)
-            for frame in frames:
-                if frame.pts is None:
-                    continue
-                if frame.is_corrupt and frame.pts >= key_pts:
+        came_out = False  # whether the keyframe itself did
+        context = stream.codec_context
+        context.skip_frame = "DEFAULT"
+        skips = index.codec in _SKIPS_EXACTLY
+        skipping = False
+        while True:
+            draining = packet is None
+            pts = last_pts if packet is None else packet.pts
+            if skips and packet is not None and skipping == (pts in wanted or pts == key_pts):
+                skipping = not skipping
+                context.skip_frame = "NONREF" if skipping else "DEFAULT"
+            out = decode_or_none(stream, packet)
+            if pts is not None and pts >= key_pts and (out is None or (packet and packet.is_corrupt)):
+                damaged.append(pts)
+            for frame in out or ():
+                self.frames_decoded += 1
+                came_out = came_out or frame.pts == key_pts
+                if frame.pts is None or frame.pts < key_pts:
+                    continue  # pictures that lead an open-GOP keyframe refer to what was not decoded
+                if frame.is_corrupt:
                     damaged.append(frame.pts)
                 elif frame.pts in wanted:
                     pixels[wanted[frame.pts]] = self._to_pixels(frame, size)
-
-        packets = self._packets_from(run.key)
-        if packets is None:
-            return {}
-        first, rest, stream = packets
-        context = stream.codec_context
-        skips = index.codec in _SKIPS_EXACTLY
-        skipping = False
-        context.skip_frame = "DEFAULT"
-        packet: Packet[VideoStream] | None = first
-        while packet is not None:
-            pts = packet.pts
-            if skips and skipping == (pts in wanted):
-                skipping = not skipping
-                context.skip_frame = "NONREF" if skipping else "DEFAULT"
-            if packet.is_corrupt and pts is not None:
-                damaged.append(pts)
-            try:
-                take(context.decode(packet))
-            except (FFmpegError, OSError):
-                if pts is not None and pts >= key_pts:
-                    damaged.append(pts)
+            if draining:
+                break
             packet = None if pts == last_pts else next(rest, None)
-        try:
-            take(context.decode(None))
-        except (FFmpegError, OSError):
-            damaged.append(last_pts)
+        if run.key > 0 and not came_out and self._is_presented(key_pts):
+            return {}  # gradual refresh: pictures build up over the next frames, so start further back
         if damaged:
-            self._drop_dependents(pixels, damaged)
+            self._drop_dependents(run, pixels, damaged)
         return pixels
 
-    def _drop_dependents(self, pixels: dict[int, np.ndarray], damaged: list[int]) -> None:
-        """Remove the frames that were decoded after damage in their own group of pictures."""
+    def _is_presented(self, pts: int) -> bool:
+        found = int(np.searchsorted(self._index.pts_N, pts))
+        return found < len(self._index.pts_N) and int(self._index.pts_N[found]) == pts
+
+    def _drop_dependents(self, run: _Run, pixels: dict[int, np.ndarray], damaged: list[int]) -> None:
+        """Remove the frames that were decoded after damage and depend on it, as far as can be told."""
         index = self._index
         packets = sorted(index.packet_at.get(pts, 0) for pts in damaged)
         for frame in list(pixels):
-            key = int(index.key_packets[index.start_keys_N[frame]])
-            if any(key <= packet <= int(index.packet_N[frame]) for packet in packets):
+            key = run.key if run.again else int(index.start_keys_N[frame])
+            start, end = int(index.key_packets[key]), int(index.packet_N[frame])
+            if any(start <= packet <= end for packet in packets):
                 del pixels[frame]
 
-    def _packets_from(self, key: int):
-        """Seek to a keyframe; return its packet, the packets after it, and their stream; ``None`` if it is not found."""
+    def _packets_from(
+        self, key: int
+    ) -> tuple[Packet[VideoStream], Iterator[Packet[VideoStream]], VideoStream] | None:
+        """Seek to a keyframe; return its packet, those after it and their stream; ``None`` if not found."""
         index = self._index
         target = int(index.key_packets[key])
         target_pts = int(index.pts_P[target])
-        mov = "mp4" in index.container
-        earlier = (key, max(key - 1, 0), max(key - 4, 0))
-        stops = [int(index.key_dts[k] if mov else index.pts_P[index.key_packets[k]]) for k in earlier]
-        for stop in [*dict.fromkeys(stops), None]:
+        earlier = index.key_packets[[key, max(key - 1, 0), max(key - 4, 0)]]
+        for stop in [*dict.fromkeys(index.pts_P[earlier].tolist()), None]:
             container, stream = self._open(anew=stop is None and not self._fresh)
             if stop is not None and not (self._fresh and target == 0):
                 try:
@@ -303,10 +317,9 @@ class VideoReader:
         self._fresh = False
         number = 0
         damage = False
-        for packet in [*read_packets(container, stream), None]:
-            try:
-                out = stream.codec_context.decode(packet)
-            except (FFmpegError, OSError):
+        for packet in chain(read_packets(container, stream), (None,)):
+            out = decode_or_none(stream, packet)
+            if out is None:
                 damage = True
                 continue
             for frame in out:
@@ -321,7 +334,7 @@ class VideoReader:
 
     def _to_pixels(self, frame: VideoFrame, size: tuple[int, int]) -> np.ndarray:
         """Return a frame as (H, W, 3) RGB of the display size ``size``, turned upright."""
-        turns = self._index.rotation_degrees // 90
-        width, height = (size[1], size[0]) if turns % 2 else size
+        orientation = self._index.orientation
+        width, height = (size[1], size[0]) if orientation.transpose else size
         picture = self._reformatter.reformat(frame, width, height, "rgb24", threads=1).to_ndarray()
-        return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+        return upright(picture, orientation)

@@ -1,19 +1,69 @@
-"""Sizes that a model takes, and frames as PNG or JPEG bytes."""
+"""Pictures: the sizes a model takes, which way is up, PNG and JPEG bytes."""
 
 from __future__ import annotations
 
 import io
 import math
+from typing import NamedTuple
 
 import numpy as np
+from av.video.frame import VideoFrame
 from PIL import Image
 
 
-def fit_size(size_wh: tuple[int, int], *, min_pixels: int, max_pixels: int, multiple: int) -> tuple[int, int]:
-    """Return the width and height, multiples of ``multiple``, nearest to ``size_wh`` with the area within bounds.
+class Orientation(NamedTuple):
+    """How a stored frame is shown upright: swap rows and columns first, then mirror."""
 
-    The aspect ratio is kept as well as the multiple allows. The rule is that of the Qwen-VL processors, so they leave a
-    frame of this size alone; for very long pictures, where that rule breaks its own upper bound, the longer side gives.
+    transpose: bool = False
+    flip_x: bool = False
+    flip_y: bool = False
+
+    @property
+    def rotation_degrees(self) -> int:
+        """The turn, counter-clockwise: 0, 90, 180 or 270, after a top-bottom mirroring if ``mirrored``."""
+        if self.transpose:
+            return 90 if self.flip_y else 270
+        return 180 if self.flip_x else 0
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether it is a mirror image and not a mere turn."""
+        return self.transpose ^ self.flip_x ^ self.flip_y
+
+
+def orientation_of(frame: VideoFrame) -> Orientation:
+    """Return the orientation that a frame's display matrix asks for; slanted ones count as none.
+
+    Source: FFmpeg, ``libavutil/display.h``: (x, y) is shown at (a x + c y, b x + d y), y pointing down.
+    """
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return Orientation()
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
+    if a and d and not b and not c:
+        return Orientation(False, a < 0, d < 0)
+    if b and c and not a and not d:
+        return Orientation(True, c < 0, b < 0)
+    return Orientation()
+
+
+def upright(pixels: np.ndarray, orientation: Orientation) -> np.ndarray:
+    """Return a stored (H, W, 3) picture as it is displayed, contiguous."""
+    if orientation.transpose:
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation.flip_x:
+        pixels = pixels[:, ::-1]
+    if orientation.flip_y:
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def fit_size(size_wh: tuple[int, int], *, min_pixels: int, max_pixels: int, multiple: int) -> tuple[int, int]:
+    """Return the width and height, multiples of ``multiple``, nearest to ``size_wh`` with a bounded area.
+
+    The aspect ratio is kept as well as the multiple allows. The rule is that of the Qwen-VL processors, so
+    they leave a frame of this size alone; where that rule breaks its own upper bound (very long pictures) the
+    longer side gives.
 
     Args:
         size_wh: Width and height in pixels, >= 1.

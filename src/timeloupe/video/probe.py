@@ -15,14 +15,17 @@ class VideoInfo:
 
     Attributes:
         path: The file as the caller named it.
-        duration_seconds: From the first presented frame to the end of the last; sound that runs on does not count.
+        duration_seconds: From the first presented frame to the end of the last; sound that runs on is not
+            counted.
         fps: Average frame rate; see ``constant_rate``.
         num_frames: Frames that are presented (edit lists applied).
-        size_wh: Display size in pixels, after rotation; stored pixels are not stretched (``sample_aspect_ratio``).
-        rotation_degrees: Counter-clockwise turn that the file asks for and every read applies: 0, 90, 180 or 270.
+        size_wh: Display size in pixels, after rotation; no pixel is stretched (see ``sample_aspect_ratio``).
+        rotation_degrees: Counter-clockwise turn, 0, 90, 180 or 270, that the file asks for and every read
+            applies.
+        mirrored: Whether the file also asks for mirroring, which every read applies.
         codec: Such as ``h264``.
         pixel_format: As decoded, such as ``yuv420p``.
-        start_seconds: Where the first presented frame lies on the container's own clock; all times count from it.
+        start_seconds: The first presented frame on the container's own clock; all times count from it.
         container: FFmpeg's name of the container format.
         num_keyframes: Points that decoding can start from.
         constant_rate: Whether every frame but the last is displayed equally long, to within 1.5 ms and 1 %.
@@ -35,6 +38,7 @@ class VideoInfo:
     num_frames: int
     size_wh: tuple[int, int]
     rotation_degrees: int
+    mirrored: bool
     codec: str
     pixel_format: str
     start_seconds: float
@@ -72,7 +76,8 @@ def info_of(index: FrameIndex, path: str | Path) -> VideoInfo:
         fps=index.fps,
         num_frames=len(index.times_N),
         size_wh=index.size_wh,
-        rotation_degrees=index.rotation_degrees,
+        rotation_degrees=index.orientation.rotation_degrees,
+        mirrored=index.orientation.mirrored,
         codec=index.codec,
         pixel_format=index.pixel_format,
         start_seconds=index.start_seconds,

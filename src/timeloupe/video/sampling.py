@@ -23,7 +23,7 @@ def uniform_times(start: float, end: float, num_frames: int) -> tuple[float, ...
 
 
 def fps_times(start: float, end: float, fps: float) -> tuple[float, ...]:
-    """Return ``start, start + 1/fps, start + 2/fps, ...`` while before ``end``, in seconds; at least ``start``.
+    """Return ``start, start + 1/fps, start + 2/fps, ...`` before ``end``, in seconds; at least ``start``.
 
     Raises:
         ValueError: Not ``0 <= start < end`` with finite numbers, or not ``fps > 0``.
@@ -70,9 +70,9 @@ def crop_times(
 ) -> tuple[float, ...]:
     """Return the times of a crop of ``[start, end)``: an even number of frames at ``fps``.
 
-    The number is that of VideoTemp-o3 (Qwen's frame rule): with ``F`` native frames in the segment and ``r`` their
-    rate, ``n = floor_even(min(max(fps * F / r, min_frames), floor_even(min(max_frames, F)), F))``, but at least 2.
-    The frames are the centres of ``n`` equal cells, where the release takes both ends.
+    The number is that of VideoTemp-o3 (Qwen's frame rule): with ``F`` native frames in the segment and ``r``
+    their rate, ``n = floor_even(min(max(fps * F / r, min_frames), floor_even(min(max_frames, F)), F))``, at
+    least 2. The frames are the centres of ``n`` equal cells.
 
     Args:
         start: Seconds of the original video.

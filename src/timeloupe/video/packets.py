@@ -1,0 +1,125 @@
+"""The packets of a stream: presentation time, keyframe flag, shown or not.
+
+Two ways lead there. An ordinary MP4 or MOV file has a sample table that FFmpeg has already read, edit list
+applied; only the composition offsets are missing from what it hands out, and they are read from the file's
+header (:mod:`timeloupe.video.sample_table`). Its first packets and its last group of pictures are then
+compared with what the demuxer really gives. Everything else, and every file that fails the comparison, is
+demuxed from end to end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from timeloupe.video.container import decode_or_none, open_video, read_packets
+from timeloupe.video.sample_table import composition_offsets
+
+_FIRST_FRAME_PACKETS = 300
+_CHECKED_PACKETS = 16
+
+
+@dataclass
+class Packets:
+    """The packets of one stream in decoding order; times in ticks.
+
+    Attributes:
+        first_frame: The first frame that could be decoded, ``None`` if there is none.
+        pts: Presentation times; ``None`` where the container has none.
+        dts: Decoding times.
+        keys: Numbers of the keyframes.
+        hidden: Numbers of the packets that are decoded but not presented.
+        durations: How long packets are presented, 0 if unknown: of all, or of the last ones only.
+    """
+
+    first_frame: VideoFrame | None = None
+    pts: list[int | None] = field(default_factory=list)
+    dts: list[int | None] = field(default_factory=list)
+    keys: list[int] = field(default_factory=list)
+    hidden: list[int] = field(default_factory=list)
+    durations: list[int] = field(default_factory=list)
+
+    def append(self, packet: Packet[VideoStream], hidden: bool) -> None:
+        """Take in the next packet."""
+        if packet.is_keyframe:
+            self.keys.append(len(self.pts))
+        if hidden:
+            self.hidden.append(len(self.pts))
+        self.pts.append(packet.pts)
+        self.dts.append(packet.dts)
+        self.durations.append(packet.duration or 0)
+
+
+def gather_packets(path: str, file_bytes: int, container: InputContainer, stream: VideoStream) -> Packets:
+    """Return the packets of a freshly opened stream; the container's position is undefined afterwards."""
+    found = Packets()
+    codec = stream.codec_context.codec.canonical_name
+    table_left_to_try = "mp4" in container.format.name and codec != "vp8"
+    for packet in read_packets(container, stream):
+        # VP8 stores pictures that only serve as references as packets of their own: show_frame is off.
+        found.append(packet, packet.is_discard or (codec == "vp8" and not bytes(packet)[0] & 0x10))
+        number = len(found.pts)
+        if found.first_frame is None and number <= _FIRST_FRAME_PACKETS:
+            frames = decode_or_none(stream, packet)
+            found.first_frame = frames[0] if frames else None
+        if table_left_to_try and number >= _CHECKED_PACKETS and found.first_frame is not None:
+            table_left_to_try = False
+            table = _from_sample_table(path, file_bytes, stream, found)
+            if table is not None and _agrees_at_end(path, stream.index, table):
+                return table
+    if found.first_frame is None and found.pts:
+        frames = decode_or_none(stream, None)
+        found.first_frame = frames[0] if frames else None
+    return found
+
+
+def _from_sample_table(path: str, file_bytes: int, stream: VideoStream, head: Packets) -> Packets | None:
+    """Return all packets as the sample table has them, or ``None`` where that cannot be relied on.
+
+    ``head`` holds the first packets as demuxed.
+    """
+    entries = [(e.timestamp, e.flags, e.pos + e.size) for e in stream.index_entries]
+    offsets = composition_offsets(path, stream.id)
+    if offsets is None or len(offsets) != len(entries) or head.pts[0] is None:
+        return None
+    dts, flags, ends = np.array(entries, np.int64).T
+    if not flags[0] & 1 or ends.max() > file_bytes or (np.diff(dts) <= 0).any():
+        return None
+    pts = dts + offsets + (head.pts[0] - int(dts[0] + offsets[0]))
+    hidden = np.flatnonzero(flags & 2)
+    count = len(head.pts)
+    same = (
+        head.pts == pts[:count].tolist()
+        and head.dts == dts[:count].tolist()
+        and head.hidden == hidden[hidden < count].tolist()
+    )
+    if not same:
+        return None
+    keys = np.flatnonzero(flags & 1).tolist()
+    return Packets(head.first_frame, pts.tolist(), dts.tolist(), keys, hidden.tolist())
+
+
+def _agrees_at_end(path: str, stream_index: int, table: Packets) -> bool:
+    """Return whether the last group of pictures demuxes as ``table`` says; note its packets' durations."""
+    last_key = table.keys[-1]
+    key_pts = table.pts[last_key]
+    container, stream = open_video(path, stream_index)
+    with container:
+        try:
+            container.seek(key_pts or 0, stream=stream)
+        except FFmpegError:
+            return False
+        tail = Packets()
+        for packet in read_packets(container, stream):
+            if tail.pts or packet.pts == key_pts:
+                tail.append(packet, packet.is_discard)
+            if len(tail.pts) > len(table.pts) - last_key:
+                return False
+    table.durations = tail.durations
+    return tail.pts == table.pts[last_key:] and tail.dts == table.dts[last_key:]
