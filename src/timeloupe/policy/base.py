@@ -41,6 +41,7 @@ class GenerationRequest:
             knows token ids continues from these instead of re-tokenising its own text.
         seed: Seed of this turn (already derived from run seed, example id, roll-out index and turn).
         sampling: Sampling settings.
+        example_id: Which dataset row this is, for policies that look replies up; a model must not read it.
     """
 
     messages: tuple[Message, ...]
@@ -48,6 +49,7 @@ class GenerationRequest:
     generations: tuple[Generation, ...] = ()
     seed: int = 0
     sampling: Sampling = field(default_factory=Sampling)
+    example_id: str = ""
 
 
 class Policy(Protocol):

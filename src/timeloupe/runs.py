@@ -1,0 +1,275 @@
+"""The run folder: one directory that says what was run, where, and what came out.
+
+::
+
+    RUN/config.json           the resolved configuration; a folder with another one is refused
+    RUN/environment.json      versions, platform and commit of every session that wrote here
+    RUN/trajectories.jsonl    one episode per line, appended and flushed
+
+A process that is killed while it writes leaves at most one torn last line: readers pass over it, and the next
+writer cuts it off. An episode that the machine's fault ended is not done: a resumed run plays it again, and
+the later line stands.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from timeloupe import __version__
+from timeloupe.errors import ConfigError, MissingError, RecordError
+from timeloupe.trajectory import StopReason, Trajectory, to_line
+
+CONFIG = "config.json"
+ENVIRONMENT = "environment.json"
+TRAJECTORIES = "trajectories.jsonl"
+
+EpisodeKey = tuple[str, int]
+"""Example id and roll-out index."""
+
+_PACKAGES = (
+    "accelerate", "av", "numpy", "openai", "peft", "pillow", "pydantic", "safetensors", "torch", "transformers",
+    "typer",
+)  # fmt: skip
+
+
+class RunFolder:
+    """A run folder that exists; made by :func:`create_run` or :func:`open_run`.
+
+    Attributes:
+        path: The folder.
+        config: Its configuration.
+    """
+
+    def __init__(self, path: Path, config: dict[str, Any]) -> None:
+        self.path = path
+        self.config = config
+
+    @property
+    def trajectories_path(self) -> Path:
+        """The file of episodes; it may not be there yet."""
+        return self.path / TRAJECTORIES
+
+    def append(self, trajectory: Trajectory) -> None:
+        """Add one episode and hand it to the operating system before returning."""
+        line = (to_line(trajectory) + "\n").encode()
+        with self.trajectories_path.open("ab") as file:
+            file.write(line)
+
+    def __iter__(self) -> Iterator[Trajectory]:
+        """Yield every episode in the order written, replayed ones included.
+
+        Raises:
+            RecordError: A whole line is not a valid trajectory; the message names the file and line.
+        """
+        if not self.trajectories_path.is_file():
+            return
+        with self.trajectories_path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                try:
+                    yield Trajectory.model_validate_json(line)
+                except ValidationError as error:
+                    if not line.endswith(b"\n"):
+                        return  # torn by a kill: no episode
+                    first = error.errors()[0]
+                    where = ".".join(str(step) for step in first["loc"]) or "line"
+                    raise RecordError(
+                        f"{self.trajectories_path}:{number} is not a valid Trajectory: "
+                        f"{where}: {first['msg']}; fix or remove that line"
+                    ) from error
+
+    def latest(self) -> list[Trajectory]:
+        """Return one trajectory per episode, the last one written, in the order in which they first came."""
+        found: dict[EpisodeKey, Trajectory] = {}
+        for trajectory in self:
+            found[episode_key(trajectory)] = trajectory
+        return list(found.values())
+
+    def done(self) -> set[EpisodeKey]:
+        """Return the episodes that need not be played again: those that no machine's fault ended."""
+        return {episode_key(item) for item in self.latest() if item.stop is not StopReason.INFRASTRUCTURE}
+
+    def repair(self) -> int:
+        """Cut off a torn last line and end a whole one; return the number of bytes cut off."""
+        path = self.trajectories_path
+        if not path.is_file():
+            return 0
+        with path.open("r+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            tail = _tail(file, size)
+            if not tail:
+                return 0
+            try:
+                Trajectory.model_validate_json(tail)
+            except ValidationError:
+                file.truncate(size - len(tail))
+                return len(tail)
+            file.write(b"\n")
+            return 0
+
+
+def episode_key(trajectory: Trajectory) -> EpisodeKey:
+    """Return what tells an episode from the others of its run."""
+    return trajectory.example.id, trajectory.rollout_index
+
+
+def create_run(path: str | Path, config: Mapping[str, Any]) -> RunFolder:
+    """Return the run folder at ``path`` with this configuration, made or taken up again.
+
+    A torn last line is cut off, and this session's environment is noted.
+
+    Args:
+        path: The folder; parents are made.
+        config: The resolved configuration, as JSON data.
+
+    Raises:
+        ConfigError: The folder holds another configuration, with the keys that differ, or something else.
+    """
+    path = Path(path)
+    wanted = json.loads(json.dumps(dict(config), allow_nan=False))
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"a run needs a folder, got the file {str(path)!r}, name another path")
+    if (path / CONFIG).is_file():
+        run = open_run(path)
+        differing = differing_keys(run.config, wanted)
+        if differing:
+            shown = "; ".join(f"{key}: there {old}, now {new}" for key, old, new in differing[:8])
+            more = f"; and {len(differing) - 8} more" if len(differing) > 8 else ""
+            raise ConfigError(
+                f"run folder {str(path)!r} holds another configuration ({shown}{more}), "
+                f"name another folder or use the same settings"
+            )
+    elif path.is_dir() and any(path.iterdir()):
+        raise ConfigError(
+            f"folder {str(path)!r} is not empty and holds no {CONFIG}, name a new or empty folder for the run"
+        )
+    else:
+        path.mkdir(parents=True, exist_ok=True)
+        write_json(path / CONFIG, wanted)
+        run = RunFolder(path, wanted)
+    _note_environment(path / ENVIRONMENT)
+    run.repair()
+    return run
+
+
+def open_run(path: str | Path) -> RunFolder:
+    """Return the run folder at ``path`` for reading.
+
+    Raises:
+        MissingError: There is none.
+        ConfigError: Its configuration is not a JSON object.
+    """
+    path = Path(path)
+    if not (path / CONFIG).is_file():
+        raise MissingError(f"no run at {str(path)!r}, expected a folder with {CONFIG}")
+    config = _read_json(path / CONFIG)
+    if not isinstance(config, dict):
+        raise ConfigError(f"{str(path / CONFIG)!r} must hold a JSON object, got {type(config).__name__}")
+    return RunFolder(path, config)
+
+
+def differing_keys(
+    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
+) -> list[tuple[str, str, str]]:
+    """Return (dotted key, old value, new value) of every leaf that differs, values as JSON or ``nothing``."""
+    found: list[tuple[str, str, str]] = []
+    for key in sorted(old.keys() | new.keys()):
+        one, other = old.get(key), new.get(key)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            found += differing_keys(one, other, f"{prefix}{key}.")
+        elif one != other or (key in old) != (key in new):
+            texts = [json.dumps(side[key]) if key in side else "nothing" for side in (old, new)]
+            found.append((prefix + key, texts[0], texts[1]))
+    return found
+
+
+def write_atomic(path: str | Path, data: bytes) -> None:
+    """Write a file so that a reader sees the old or the new content, never a part, even after a crash."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write a value as readable strict JSON, atomically."""
+    write_atomic(path, (json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode())
+
+
+def snapshot_environment() -> dict[str, Any]:
+    """Return versions, platform and, in a git checkout, the commit that the code was at."""
+    versions: dict[str, str] = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "timeloupe": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "num_cpus": os.cpu_count(),
+        "packages": versions,
+    }
+
+
+def _commit() -> str | None:
+    """The checkout's commit, with ``+changes`` if its files differ from it; ``None`` outside a checkout."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", *words], cwd=root, capture_output=True, text=True, timeout=10, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _note_environment(path: Path) -> None:
+    sessions: list[dict[str, Any]] = _read_json(path)["sessions"] if path.is_file() else []
+    now = snapshot_environment()
+    if not sessions or sessions[-1] != now:
+        write_json(path, {"sessions": [*sessions, now]})
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{str(path)!r} is not valid JSON: {error}") from error
+
+
+def _tail(file: Any, size: int) -> bytes:
+    """Return what follows the last newline of an open file."""
+    step = 1 << 16
+    tail = b""
+    at = size
+    while at > 0 and b"\n" not in tail:
+        at = max(0, at - step)
+        file.seek(at)
+        tail = file.read(size - at)
+    return tail[tail.rfind(b"\n") + 1 :]
