@@ -1,0 +1,20 @@
+"""Fixtures that several rooms use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The folder of shared evaluation data: ``$TIMELOUPE_SHARED``, else ``../shared`` beside the repository."""
+    named = os.environ.get("TIMELOUPE_SHARED")
+    folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip(
+            f"no shared evaluation data at {str(folder)!r}; set TIMELOUPE_SHARED to its folder to run this"
+        )
+    return folder

@@ -1,0 +1,156 @@
+"""Bad files end in one VideoError that says what is wrong; damage is never shown as a picture."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from tests.video.painting import Clip, read_number, write_clip
+
+from timeloupe.errors import VideoError
+from timeloupe.video.container import open_video
+from timeloupe.video.decode import VideoReader
+from timeloupe.video.index import load_index
+from timeloupe.video.probe import probe
+
+GetClip = Callable[[str], Clip]
+
+
+def write_sound(path: Path, cover: np.ndarray | None = None) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        assert isinstance(stream, av.AudioStream)
+        stream.layout = "mono"
+        pictures = None
+        if cover is not None:
+            pictures = container.add_stream("mjpeg", rate=1)
+            assert isinstance(pictures, av.VideoStream)
+            pictures.width, pictures.height, pictures.pix_fmt = cover.shape[1], cover.shape[0], "yuvj420p"
+            pictures.disposition = av.stream.Disposition.attached_pic
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        sound.sample_rate = 16000
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode(None))
+        if pictures is not None and cover is not None:
+            container.mux(pictures.encode(av.VideoFrame.from_ndarray(cover, "rgb24")))
+            container.mux(pictures.encode(None))
+
+
+def expect(path: Path, words: str) -> VideoError:
+    with pytest.raises(VideoError, match=words) as caught:
+        probe(path)
+    assert repr(str(path)) in str(caught.value)
+    assert caught.value.hint in str(caught.value) and caught.value.exit_code == 1
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301 - our own bytes
+    return caught.value
+
+
+def test_files_that_are_no_videos(tmp_path: Path) -> None:
+    expect(tmp_path / "nothing.mp4", "no such file")
+    expect(tmp_path, "folder")
+    (tmp_path / "empty.mp4").touch()
+    expect(tmp_path / "empty.mp4", "empty")
+    (tmp_path / "text.mp4").write_text("this is no video\n" * 200)
+    expect(tmp_path / "text.mp4", "not a video container")
+    (tmp_path / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
+    expect(tmp_path / "noise.mp4", "not a video container")
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    expect(tmp_path / "picture.png", "not a video container")
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile /etc/hostname\n")
+    expect(tmp_path / "list.mp4", "not a video container")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    expect(tmp_path / "pipe.mp4", "pipe")
+    write_sound(tmp_path / "sound.mp4")
+    expect(tmp_path / "sound.mp4", "no video stream, it holds: audio")
+    expect(tmp_path / "nul\0byte.mp4", "cannot be reached")
+
+
+def test_a_name_like_a_protocol_is_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    written = write_clip(tmp_path / "plain.mp4", num_frames=3)
+    written.path.rename(tmp_path / "concat:a|b.mp4")
+    assert probe("concat:a|b.mp4").num_frames == 3
+    with pytest.raises(VideoError, match="no such file"):
+        probe("https://127.0.0.1:9/a.mp4")
+
+
+def test_cut_off_header(clip: GetClip, tmp_path: Path) -> None:
+    path = tmp_path / "cut.mp4"
+    whole = clip("constant.mp4").path.read_bytes()  # its index lies at the end
+    path.write_bytes(whole[: len(whole) // 2])
+    expect(path, "header is damaged or cut off")
+
+
+def test_cut_off_body_gives_what_is_there(clip: GetClip, tmp_path: Path) -> None:
+    path = tmp_path / "cut.mp4"
+    whole = clip("header_first.mp4").path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * 0.7)])
+    with VideoReader(path) as reader:
+        info = reader.info
+        assert 20 < info.num_frames < 58
+        assert read_number(reader.read([1.25]).pixels[0]) == 12
+        with pytest.raises(VideoError, match="announces 6.000 s"):
+            reader.read([info.duration_seconds + 0.3])
+
+
+def test_the_largest_real_video_stream_is_taken(tmp_path: Path) -> None:
+    small, large = tmp_path / "small.mp4", tmp_path / "large.mp4"
+    write_clip(small, size_wh=(64, 64), num_frames=20)
+    write_clip(large, size_wh=(96, 128), num_frames=10)
+    both = tmp_path / "both.mkv"
+    with av.open(str(small)) as a, av.open(str(large)) as b, av.open(str(both), "w") as out:
+        streams = [out.add_stream_from_template(source.streams.video[0]) for source in (a, b)]
+        for source, stream in zip((a, b), streams, strict=True):
+            for packet in source.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    out.mux(packet)
+    info = probe(both)
+    assert (info.size_wh, info.num_frames) == ((96, 128), 10)
+    with VideoReader(both) as reader:
+        assert read_number(reader.read([0.55]).pixels[0]) == 5
+
+
+def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
+    path = tmp_path / "song.mp4"
+    write_sound(path, np.full((64, 64, 3), 200, np.uint8))
+    expect(path, "cover")
+
+
+def damage(source: Path, target: Path, packet_number: int) -> float:
+    """Copy a video with one packet's payload overwritten; return that packet's presentation time."""
+    data = bytearray(source.read_bytes())
+    container, stream = open_video(source)
+    with container:
+        packet = [p for p in container.demux(stream) if p.size][packet_number]
+        assert packet.pos is not None and packet.pts is not None
+        data[packet.pos + 12 : packet.pos + packet.size] = b"\xaa" * (packet.size - 12)
+        seconds = float(packet.pts * packet.time_base)
+    target.write_bytes(data)
+    return seconds
+
+
+@pytest.mark.parametrize("packet_number", [24, 30, 47])
+def test_damage_is_reported_and_never_shown(clip: GetClip, tmp_path: Path, packet_number: int) -> None:
+    path = tmp_path / "damaged.mp4"
+    damage(clip("constant.mp4").path, path, packet_number)
+    index = load_index(path)
+    refused = 0
+    for number, seconds in enumerate(index.times_N.tolist()):
+        with VideoReader(path) as reader:
+            try:
+                assert read_number(reader.read([seconds]).pixels[0]) == number
+            except VideoError as error:
+                refused += 1
+                assert error.at_seconds == pytest.approx(seconds)
+                assert packet_number <= number < 48 and "damaged" in str(error)
+    assert refused == 48 - packet_number
+    with VideoReader(path) as reader, pytest.raises(VideoError, match=r"1 of 3 wanted frames"):
+        reader.read([0.5, 4.75, 5.5])
+    with VideoReader(path) as reader:
+        assert [read_number(picture) for picture in reader.read([0.55, 5.5]).pixels] == [5, 55]
