@@ -1,1 +1,1 @@
-"""The one path from an episode to model input, and the model's forward pass: layout, frames, positions, expansion."""
+"""The one way into a model: token episodes, expansion to tensors, chat rendering, loading, forward passes."""

@@ -7,6 +7,7 @@ tokens stay what was sampled: they are never decoded and encoded again.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -78,7 +79,7 @@ class TokenEpisode:
     segments: tuple[TokenSegment, ...]
     clips: tuple[Clip, ...] = ()
 
-    @property
+    @cached_property
     def token_ids(self) -> tuple[int, ...]:
         """All unexpanded ids in order."""
         return tuple(token for segment in self.segments for token in segment.token_ids)

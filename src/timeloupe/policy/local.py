@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import DynamicCache
 
 from timeloupe.errors import ConfigError
+from timeloupe.model.cache import make_cache
 from timeloupe.model.episode import TokenEpisode
 from timeloupe.model.expand import expand
 from timeloupe.model.load import LoadedModel
@@ -171,7 +171,7 @@ def _decode(jobs: Sequence[_Job], loaded: LoadedModel, banned_V: torch.Tensor, s
         if prompt_of[-1] == len(prompts):
             prompts.append(job.episode)
     batch = expand(prompts, layout, pad_side="left").to(device)
-    cache = DynamicCache(config=model.config.get_text_config())
+    cache = make_cache(model.config.get_text_config())
     inputs = batch.model_inputs()
     padded = not bool(batch.attention_mask_BT.all())
     out = model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
