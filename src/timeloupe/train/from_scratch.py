@@ -33,13 +33,14 @@ GRAMMAR_TOKENS = (
     '{"name":"get_video_clip_frame","arguments":[{"start_time":', ',"end_time":', '},{"start_time":', "}]}",
 )  # fmt: skip
 
+OPTION_LETTERS = "ABCDEFGH"
 _WORDS = (
     "When What Which List Where How is are the a in at of and then visible scene digit does do carry every time which "
     "it when where Look closer then answer Answer now The Seen look Not seen search here Found No event video moment "
     "shape system user assistant many times first last after before appear appears from to"
 )
 _PUNCTUATION = ("\n", "\n\n", ". ", ", ", "? ", ".\n", "?\n", ".", ",", "?", "[", "]", "(", ")", ":", "-", " ")
-_PATTERN = r"\p{N}+|(?: ?\p{L}+)|[.,?] |\n+| +|."
+_PATTERN = r" \(\p{Lu}\)|\p{N}+|(?: ?\p{L}+)|[.,?] |\n+| +|."
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ class SmallModelSize:
 def build_tokenizer(max_seconds: int = 2400) -> PreTrainedTokenizerFast:
     """Return the word tokenizer; ``decode(encode(text)) == text`` for any text."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = [*_WORDS.split(), *COLOURS, *SHAPES, *"ABCDEFGH"]
-    pieces = [*words, *(f" {word}" for word in words), *_PUNCTUATION]
+    words = [*_WORDS.split(), *COLOURS, *SHAPES, *OPTION_LETTERS]
+    pieces = [*words, *(f" {word}" for word in words), *(f" ({letter})" for letter in OPTION_LETTERS), *_PUNCTUATION]
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     encoded = [level.pre_tokenize_str(piece)[0][0] for piece in pieces]
     numbers = [str(number) for number in range(max_seconds + 1)]
@@ -117,7 +118,14 @@ def build_config(size: SmallModelSize, tokenizer: PreTrainedTokenizerFast) -> Qw
     )  # fmt: skip
 
 
-def build_checkpoint(folder: str | Path, *, size: SmallModelSize | None = None, seed: int = 0) -> None:
+def build_checkpoint(
+    folder: str | Path,
+    *,
+    size: SmallModelSize | None = None,
+    seed: int = 0,
+    skim_frames: int = 16,
+    crop_frames: int = 12,
+) -> None:
     """Write an untrained small model with its tokenizer to ``folder``.
 
     The folder holds config.json, model.safetensors, the tokenizer's files, and timeloupe.json: how frames are printed
@@ -128,9 +136,14 @@ def build_checkpoint(folder: str | Path, *, size: SmallModelSize | None = None, 
     tokenizer = build_tokenizer(size.max_seconds)
     torch.manual_seed(seed)
     model = Qwen3VLForConditionalGeneration(build_config(size, tokenizer))
+    # Copying a time from the prompt into the answer needs embeddings of about unit length: at the library's 0.02 the
+    # logits of 2,400 seconds stay near equal for thousands of steps.
+    torch.nn.init.normal_(model.get_input_embeddings().weight, std=0.1)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    write_episode_defaults(folder, frame_size=size.frame_size)
+    write_episode_defaults(
+        folder, frame_size=size.frame_size, skim_frames=skim_frames, crop_frames=crop_frames
+    )
 
 
 def write_episode_defaults(folder: str | Path, *, frame_size: int, skim_frames: int = 16, crop_frames: int = 12) -> None:

@@ -177,7 +177,7 @@ class Teacher:
         looked = len(views) > 1
         if self.question.task == "multiple_choice":
             if digit is not None and (looked or not tools):
-                return f"<think>The digit is {digit}.</think><answer>{self.question.answer}</answer>"
+                return f"<think>The digit is {digit} ({self.question.answer}).</think><answer>{self.question.answer}</answer>"
             if not tools or must_answer:
                 return f"<think>No digit seen.</think><answer>{self.question.answer}</answer>"
         elif not tools or must_answer or (looked and visible >= VISIBLE_FRAMES_TO_ANSWER):
@@ -207,3 +207,15 @@ class Teacher:
         start = event.segment.end_seconds + 0.1 * length
         end = min(start + length, self.script.duration_seconds)
         return Segment(start_seconds=start, end_seconds=end) if end - start > 2 else None
+
+
+def question_of(script: WorldScript, example: Example) -> WorldQuestion:
+    """Return the question behind a row of this script, found by its evidence segment.
+
+    Raises:
+        ValueError: The row is not about this script.
+    """
+    for event in script.events:
+        if example.segments and event.segment == example.segments[0]:
+            return WorldQuestion(event, example.task, example.question, example.options, example.answer)
+    raise ValueError(f"example {example.id!r} asks about no event of world video {script.key}")

@@ -1,0 +1,90 @@
+"""Checkpoints of a training run: where it stands, and everything needed to go on to the same numbers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from timeloupe.model.load import LoadedModel
+
+STATE_FILE = "state.json"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: stages done, and steps done in the next one."""
+
+    stage: int
+    step: int
+
+
+def save_checkpoint(
+    folder: Path, loaded: LoadedModel, optimizers: list[torch.optim.Optimizer], progress: Progress
+) -> None:
+    """Replace the run's checkpoint; a killed process leaves the old one or the new one, never a mixture."""
+    partial, final, old = folder / "checkpoint.part", folder / "checkpoint", folder / "checkpoint.old"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file({key: value.contiguous() for key, value in _weights(loaded).items()}, partial / "model.safetensors")
+    tensors: dict[str, torch.Tensor] = {}
+    groups: list[Any] = []
+    for number, optimizer in enumerate(optimizers):
+        state = optimizer.state_dict()
+        groups.append(state["param_groups"])
+        for index, entries in state["state"].items():
+            for key, value in entries.items():
+                tensors[f"{number}.{index}.{key}"] = torch.as_tensor(value).contiguous()
+    save_file(tensors, partial / "optimizer.safetensors")
+    record = {"stage": progress.stage, "step": progress.step, "param_groups": groups}
+    (partial / STATE_FILE).write_text(json.dumps(record), encoding="utf-8")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        final.rename(old)
+    partial.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def read_progress(folder: Path) -> Progress | None:
+    """Return where the run in ``folder`` stands, or ``None`` if it has no checkpoint."""
+    for name in ("checkpoint", "checkpoint.old"):
+        path = folder / name / STATE_FILE
+        if path.is_file():
+            record = json.loads(path.read_text(encoding="utf-8"))
+            return Progress(record["stage"], record["step"])
+    return None
+
+
+def load_checkpoint(folder: Path, loaded: LoadedModel, optimizers: list[torch.optim.Optimizer] | None) -> None:
+    """Load the weights, and the optimizer state if ``optimizers`` are given, of the run in ``folder``."""
+    path = folder / "checkpoint"
+    if not (path / STATE_FILE).is_file():
+        path = folder / "checkpoint.old"
+    missing, unexpected = loaded.model.load_state_dict(load_file(path / "model.safetensors"), strict=False)
+    tied = set(missing) - {"lm_head.weight"}
+    if tied or unexpected:
+        raise ValueError(f"checkpoint {path} has other weights: missing {sorted(tied)}, unexpected {unexpected}")
+    if optimizers is None:
+        return
+    record = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
+    tensors = load_file(path / "optimizer.safetensors")
+    for number, optimizer in enumerate(optimizers):
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in tensors.items():
+            owner, index, key = name.split(".", 2)
+            if int(owner) == number:
+                state.setdefault(int(index), {})[key] = value
+        optimizer.load_state_dict({"state": state, "param_groups": record["param_groups"][number]})
+
+
+def _weights(loaded: LoadedModel) -> dict[str, torch.Tensor]:
+    """The model's weights without the output head when it is the word embeddings."""
+    weights = dict(loaded.model.state_dict())
+    if loaded.model.config.tie_word_embeddings:
+        weights.pop("lm_head.weight", None)
+    return weights

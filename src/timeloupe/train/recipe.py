@@ -1,0 +1,162 @@
+"""What a training recipe may say. Recipes are TOML files under ``recipes/``; unknown keys are errors."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from timeloupe.train.masking import Mask
+from timeloupe.train.optimizer import OptimizerName
+from timeloupe.train.world_rows import RowMix
+from timeloupe.world.script import training_seed
+
+
+class RecipePart(BaseModel):
+    """Base of every part: frozen, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FromScratch(RecipePart):
+    """Sizes of a small Qwen3-VL built from nothing; see ``train.from_scratch.SmallModelSize``."""
+
+    hidden: int = 128
+    layers: int = 4
+    heads: int = 4
+    feed_forward: int = 384
+    vision_hidden: int = 96
+    vision_layers: int = 1
+    frame_size: int = 32
+    skim_frames: int = 16
+    crop_frames: int = 12
+
+
+class ModelPart(RecipePart):
+    """Where the model comes from: a checkpoint folder (or hub id), or sizes."""
+
+    checkpoint: str | None = None
+    from_scratch: FromScratch | None = None
+    device: str | None = None
+    dtype: str | None = None
+    freeze_vision: bool = True
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.checkpoint is None) == (self.from_scratch is None):
+            raise ValueError("model needs exactly one of checkpoint and from_scratch")
+        return self
+
+
+class OptimizedStage(RecipePart):
+    """What every stage has.
+
+    Attributes:
+        name: Unique in the recipe.
+        steps: Optimizer steps.
+        batch: Rows per step.
+        lr: Peak learning rate.
+        optimizer: ``adamw``, or ``muon`` for training from nothing.
+        decay: Share of the steps, at the end, over which the rate falls to 0.
+        clip_norm: Gradient norm limit.
+    """
+
+    name: str
+    steps: int = Field(gt=0)
+    batch: int = Field(gt=0)
+    lr: float = Field(gt=0)
+    optimizer: OptimizerName = "adamw"
+    decay: float = Field(0.4, ge=0, le=1)
+    clip_norm: float = Field(1.0, gt=0)
+
+
+class AlignmentStage(OptimizedStage):
+    """Visual tokens learn to name colour, shape and digit of a frame by the tied word embeddings."""
+
+    kind: Literal["alignment"]
+    world_seed: int
+
+    @field_validator("world_seed")
+    @classmethod
+    def _not_evaluation(cls, seed: int) -> int:
+        return training_seed(seed)
+
+
+class RowStage(OptimizedStage):
+    """What stages over rows have.
+
+    Attributes:
+        mask: Which assistant turns are trained.
+        micro_batch: Rows per forward pass; gradients add up to the batch. ``None`` = the whole batch.
+    """
+
+    mask: Mask = "last_two_turns"
+    micro_batch: int | None = Field(None, gt=0)
+
+
+class WorldStage(RowStage):
+    """Rows that the teacher plays in fresh world videos.
+
+    Attributes:
+        world_seed: Root seed of the videos; evaluation seeds are refused.
+        pixels: ``rendered``, or ``mp4``: encoded and read back through the reader.
+        num_videos: Size of the MP4 set.
+        min_seconds: Shortest video.
+        max_seconds: Longest video.
+        mix: Shares of row kinds.
+        readout_weight: Weight of the relevance read-out (``train.supervision``); 0 = no read-outs. The other
+            read-outs weigh half of it.
+        readout_layer: Text layer after which they are read.
+    """
+
+    kind: Literal["world"]
+    world_seed: int
+    pixels: Literal["rendered", "mp4"] = "rendered"
+    num_videos: int = Field(48, gt=0)
+    min_seconds: float = 60.0
+    max_seconds: float = 2400.0
+    mix: RowMix = RowMix()
+    readout_weight: float = Field(1.0, ge=0)
+    readout_layer: int = Field(2, gt=0)
+
+    @field_validator("world_seed")
+    @classmethod
+    def _not_evaluation(cls, seed: int) -> int:
+        return training_seed(seed)
+
+
+class TrajectoryStage(RowStage):
+    """Rows from recorded trajectories (``trajectories.jsonl``) over video files.
+
+    Attributes:
+        path: The JSONL file or a run folder.
+    """
+
+    kind: Literal["trajectories"]
+    path: str
+
+
+Stage = Annotated[AlignmentStage | WorldStage | TrajectoryStage, Field(discriminator="kind")]
+
+
+class SftRecipe(RecipePart):
+    """A whole SFT run.
+
+    Attributes:
+        seed: Seeds initial weights; rows have their stages' seeds.
+        model: Where the model comes from.
+        stages: Played in order.
+        checkpoint_every: Steps between checkpoints.
+    """
+
+    seed: int = 0
+    model: ModelPart
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    checkpoint_every: int = Field(200, gt=0)
+
+    @model_validator(mode="after")
+    def _unique_names(self) -> Self:
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) != len(names):
+            raise ValueError(f"stage names must be unique, got {names}")
+        return self

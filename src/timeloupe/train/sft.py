@@ -1,0 +1,278 @@
+"""Supervised fine-tuning: rows in, cross-entropy on the turns that the mask keeps, weights out. Read it top to bottom.
+
+The same loop fine-tunes a 7B checkpoint on recorded trajectories and trains the small model from nothing on the world.
+World stages add supervision in the middle of the model that the papers do not have (``train.supervision``).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from timeloupe.environment.settings import EpisodeSettings
+from timeloupe.errors import ConfigError, MissingError
+from timeloupe.model.expand import expand
+from timeloupe.model.load import LoadedModel, load_model
+from timeloupe.prompt.protocol import PROTOCOLS
+from timeloupe.train.alignment import alignment_batch, alignment_loss
+from timeloupe.train.checkpoint import Progress, load_checkpoint, read_progress, save_checkpoint
+from timeloupe.train.loss import token_loss
+from timeloupe.train.optimizer import build_optimizers, schedule, set_learning_rate
+from timeloupe.train.recipe import AlignmentStage, RowStage, SftRecipe, TrajectoryStage, WorldStage
+from timeloupe.train.rows import TrainRow, to_episode, trajectory_row
+from timeloupe.train.supervision import ROTATIONS, Vocabulary, read_vocabulary, readout_loss, readouts
+from timeloupe.train.world_rows import WorldRows
+from timeloupe.trajectory import read_trajectories
+from timeloupe.video.cache import FrameCache
+from timeloupe.world.script import ScriptSettings, generator
+from timeloupe.world.teacher import whole_seconds
+
+POOL_BATCHES = 8
+"""Batches are cut from a pool of this many, sorted by length, so that little is padded."""
+
+Log = Callable[[dict[str, Any]], None]
+
+
+def train_sft(recipe: SftRecipe, folder: str | Path, *, resume: bool = False, on_log: Log | None = None) -> Path:
+    """Train as the recipe says and return the folder of the finished checkpoint (``folder/model``).
+
+    ``folder`` gets recipe.json, metrics.jsonl (one line per 10 steps), a checkpoint every ``checkpoint_every`` steps.
+
+    Args:
+        recipe: What to do.
+        folder: Run folder.
+        resume: Go on where the run in ``folder`` stopped; the numbers are those of an uninterrupted run.
+        on_log: Called with every metrics row.
+
+    Raises:
+        ConfigError: ``folder`` holds another recipe's run, or any run at all and ``resume`` is false.
+    """
+    folder = Path(folder)
+    progress = _open_run(recipe, folder, resume)
+    loaded = _load(recipe, folder)
+    torch.manual_seed(recipe.seed)
+    log = _logger(folder, progress, on_log)
+    for number, stage in enumerate(recipe.stages):
+        if number < progress.stage:
+            continue
+        _freeze(loaded, vision=recipe.model.freeze_vision and not isinstance(stage, AlignmentStage))
+        optimizers = build_optimizers(loaded.model, stage.optimizer, stage.lr)
+        start = progress.step if number == progress.stage else 0
+        if (folder / "checkpoint").exists():
+            load_checkpoint(folder, loaded, optimizers if start else None)
+        update = _align if isinstance(stage, AlignmentStage) else _RowUpdate(stage, loaded, folder, recipe.seed)
+        loaded.model.train()
+        for step in range(start, stage.steps):
+            set_learning_rate(optimizers, schedule(step, stage.steps, decay=stage.decay))
+            began = time.perf_counter()
+            loss, figures = update(stage, loaded, step)
+            norm = torch.nn.utils.clip_grad_norm_(loaded.model.parameters(), stage.clip_norm)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            seconds = time.perf_counter() - began
+            log({"stage": stage.name, "step": step, "loss": loss, "norm": norm.item(), "seconds": seconds, **figures})
+            if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < stage.steps:
+                save_checkpoint(folder, loaded, optimizers, Progress(number, step + 1))
+        save_checkpoint(folder, loaded, optimizers, Progress(number + 1, 0))
+        if isinstance(update, _RowUpdate):
+            update.close()
+    loaded.model.eval()
+    return _export(loaded, folder / "model")
+
+
+class _RowUpdate:
+    """Forward and backward over one batch of rows."""
+
+    def __init__(self, stage: RowStage, loaded: LoadedModel, folder: Path, seed: int) -> None:
+        self.pool_of = _row_source(stage, loaded, folder, seed)
+        self.pool_index = -1
+        self.pool: list[list[TrainRow]] = []
+        self.middle: list[torch.Tensor] = []
+        self.vocabulary: Vocabulary | None = None
+        self.weights: dict[str, float] = {}
+        self.hook: Any = None
+        if isinstance(stage, WorldStage) and stage.readout_weight:
+            self.vocabulary = read_vocabulary(loaded.tokenizer)
+            self.weights = {name: stage.readout_weight * (1.0 if name == "relevance" else 0.5) for name in ROTATIONS}
+            layers = loaded.model.base_model.language_model.layers
+            layer = layers[min(stage.readout_layer, len(layers)) - 1]
+            self.hook = layer.register_forward_hook(lambda module, inputs, output: self.middle.append(output))
+
+    def close(self) -> None:
+        """Take the read-out hook off the model."""
+        if self.hook is not None:
+            self.hook.remove()
+
+    def __call__(self, stage: RowStage, loaded: LoadedModel, step: int) -> tuple[float, dict[str, float]]:
+        rows = self._batch(stage, step)
+        size = stage.micro_batch or len(rows)
+        parts = [rows[at : at + size] for at in range(0, len(rows), size)]
+        episodes = [[to_episode(row, loaded, stage.mask) for row in part] for part in parts]
+        num_targets = sum(
+            len(segment.token_ids) for part in episodes for one in part for segment in one.segments if segment.trained
+        )
+        figures: dict[str, float] = {"targets": num_targets}
+        total = 0.0
+        for part, part_episodes in zip(parts, episodes, strict=True):
+            batch = expand(part_episodes, loaded.layout).to(loaded.device)
+            self.middle.clear()
+            hidden_BTH = loaded.model.base_model(**batch.model_inputs(), use_cache=False).last_hidden_state
+            tokens = token_loss(loaded.model, batch, hidden_BTH)
+            loss = tokens.total / num_targets
+            if self.vocabulary is not None:
+                text = loaded.model.base_model.language_model
+                found = readouts(batch, *_frame_targets(part), self.vocabulary)
+                extra, right = readout_loss(text.embed_tokens.weight, text.norm(self.middle[-1]), found, self.weights)
+                loss = loss + extra * (len(part) / len(rows))
+                figures |= right
+            loss.backward()
+            total += loss.item()
+            figures |= _gates(loaded, tokens.before_N, tokens.targets_N, tokens.right_N)
+        return total, figures
+
+    def _batch(self, stage: RowStage, step: int) -> list[TrainRow]:
+        index = step // POOL_BATCHES
+        if index != self.pool_index:
+            rows = sorted(self.pool_of(index, POOL_BATCHES * stage.batch), key=lambda row: row.cost)
+            batches = [rows[at : at + stage.batch] for at in range(0, len(rows), stage.batch)]
+            order = generator("batch-order", index).permutation(len(batches))
+            self.pool, self.pool_index = [batches[place] for place in order], index
+        return self.pool[step % POOL_BATCHES]
+
+
+def _align(stage: Any, loaded: LoadedModel, step: int) -> tuple[float, dict[str, float]]:
+    frame_size = loaded.layout.size_multiple
+    loss, shares = alignment_loss(loaded, *alignment_batch(stage.world_seed, step, stage.batch, frame_size))
+    loss.backward()
+    return loss.item(), shares
+
+
+def _row_source(stage: RowStage, loaded: LoadedModel, folder: Path, seed: int) -> Callable[[int, int], list[TrainRow]]:
+    if isinstance(stage, WorldStage):
+        settings = EpisodeSettings(**loaded.layout.details.get("episode", {}))
+        protocol = PROTOCOLS[loaded.layout.details.get("protocol", "small")]
+        videos = ScriptSettings(min_seconds=stage.min_seconds, max_seconds=stage.max_seconds)
+        mp4 = folder / "world" if stage.pixels == "mp4" else None
+        return WorldRows(stage.world_seed, stage.mix, settings, protocol, videos, mp4, stage.num_videos).pool
+    assert isinstance(stage, TrajectoryStage)
+    path = Path(stage.path)
+    path = path / "trajectories.jsonl" if path.is_dir() else path
+    trajectories = [trajectory for trajectory in read_trajectories(path) if trajectory.turns]
+    if not trajectories:
+        raise ConfigError(f"no trajectory with a turn in {str(path)!r}, nothing to train on; record some first")
+    cache = FrameCache(1 << 30)
+
+    def pool(index: int, size: int) -> list[TrainRow]:
+        # Epoch after epoch in a fresh order: row number n of the run is row n mod N of epoch n div N.
+        rows: list[TrainRow] = []
+        for number in range(index * size, (index + 1) * size):
+            epoch, place = divmod(number, len(trajectories))
+            order = generator("epoch", seed, epoch).permutation(len(trajectories))
+            rows.append(trajectory_row(trajectories[int(order[place])], cache))
+        return rows
+
+    return pool
+
+
+def _frame_targets(rows: list[TrainRow]) -> tuple[list[tuple[str, ...]], list[list[int]]]:
+    """Relevance labels and printed seconds of every clip of the rows, in order."""
+    labels = [clip for row in rows for clip in row.labels or ()]
+    refs = [ref for row in rows for message in row.messages for ref in message.frame_refs]
+    return labels, [[whole_seconds(second) for second in ref.at_seconds] for ref in refs]
+
+
+_GATES = {
+    "start_right": ('{"name":"get_video_clip_frame","arguments":[{"start_time":', "["),
+    "end_right": (',"end_time":',),
+    "first_word_right": ("<think>",),
+    "letter_right": ("<answer>",),
+    "digit_letter_right": tuple(str(digit) for digit in range(10)),
+}
+"""Accuracy of the token after these tokens: mean token accuracy hides a model that cannot ground."""
+
+
+def _gates(loaded: LoadedModel, before_N: torch.Tensor, targets_N: torch.Tensor, right_N: torch.Tensor) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    known = loaded.tokenizer.get_vocab()
+    for name, tokens in _GATES.items():
+        ids = [known[token] for token in tokens if token in known]
+        places = torch.isin(before_N, torch.tensor(ids, dtype=before_N.dtype, device=before_N.device))
+        if name == "letter_right" and "[" in known:
+            places &= targets_N != known["["]
+        if places.any():
+            figures[name] = right_N[places].float().mean().item()
+    return figures
+
+
+def _freeze(loaded: LoadedModel, *, vision: bool) -> None:
+    loaded.model.requires_grad_(True)
+    if vision:
+        loaded.model.base_model.visual.requires_grad_(False)
+
+
+def _open_run(recipe: SftRecipe, folder: Path, resume: bool) -> Progress:
+    folder.mkdir(parents=True, exist_ok=True)
+    path, text = folder / "recipe.json", recipe.model_dump_json(indent=2) + "\n"
+    if path.exists():
+        if not resume:
+            raise ConfigError(f"{str(folder)!r} already holds a run; use --resume to go on with it, or a new folder")
+        if path.read_text(encoding="utf-8") != text:
+            raise ConfigError(f"{str(folder)!r} holds the run of another recipe; resume with that recipe, or use a new folder")
+    path.write_text(text, encoding="utf-8")
+    return read_progress(folder) or Progress(0, 0)
+
+
+def _load(recipe: SftRecipe, folder: Path) -> LoadedModel:
+    source = recipe.model
+    if source.from_scratch is not None:
+        from timeloupe.train.from_scratch import SmallModelSize, build_checkpoint
+
+        values = source.from_scratch.model_dump()
+        frames = {key: values.pop(key) for key in ("skim_frames", "crop_frames")}
+        build_checkpoint(folder / "initial", size=SmallModelSize(**values), seed=recipe.seed, **frames)
+        return load_model(folder / "initial", device=source.device or "cpu", dtype=source.dtype or "float32")
+    if source.checkpoint is None:
+        raise MissingError("the recipe names no checkpoint; set model.checkpoint or model.from_scratch")
+    return load_model(source.checkpoint, device=source.device, dtype=source.dtype)
+
+
+def _export(loaded: LoadedModel, folder: Path) -> Path:
+    """Write the finished model with its tokenizer and ``timeloupe.json``, ready for ``--policy local --model``."""
+    loaded.model.save_pretrained(folder)
+    loaded.tokenizer.save_pretrained(folder)
+    for path in loaded.folder.iterdir():
+        if path.suffix == ".json" and not (folder / path.name).exists():
+            (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def _logger(folder: Path, progress: Progress, on_log: Log | None) -> Log:
+    """Return a function that averages rows over 10 steps and appends them to metrics.jsonl."""
+    pending: list[dict[str, Any]] = []
+    path = folder / "metrics.jsonl"
+    if progress == Progress(0, 0):
+        path.unlink(missing_ok=True)
+
+    def log(row: dict[str, Any]) -> None:
+        if pending and pending[0]["stage"] != row["stage"]:
+            pending.clear()
+        pending.append(row)
+        if (row["step"] + 1) % 10 == 0:
+            keys = dict.fromkeys(key for one in pending for key in one if key not in ("stage", "step"))
+            merged = {"stage": row["stage"], "step": row["step"] + 1}
+            for key in keys:
+                values = [one[key] for one in pending if key in one]
+                merged[key] = round(sum(values) / len(values), 5)
+            with path.open("a", encoding="utf-8") as out:
+                out.write(json.dumps(merged) + "\n")
+            if on_log is not None:
+                on_log(merged)
+            pending.clear()
+
+    return log
