@@ -1,0 +1,272 @@
+"""``timeloupe ask``: one question about one video, turn by turn."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from timeloupe.errors import ConfigError, MissingError, boundary
+
+if TYPE_CHECKING:
+    from timeloupe.policy.base import Policy
+    from timeloupe.trajectory import Example, Task
+
+ASK_TASKS = ("multiple_choice", "grounding", "open")
+DEFAULT_PROTOCOL = "videotemp"
+
+
+class Chosen(NamedTuple):
+    """A policy with the episode settings and the protocol that go with it."""
+
+    policy: Policy
+    episode: dict[str, Any]
+    protocol: str
+
+
+def _small(model: str | None, script: Path | None, threads: int) -> Chosen:
+    from timeloupe.policy.small import load_small_policy
+
+    _refuse("--policy small", model=model, script=script)
+    _set_threads(threads)
+    return Chosen(*load_small_policy())
+
+
+def _local(model: str | None, script: Path | None, threads: int) -> Chosen:
+    _refuse("--policy local", script=script)
+    if model is None:
+        raise ConfigError(
+            "--policy local needs --model, the folder or hub id of a Qwen2.5-VL or Qwen3-VL checkpoint"
+        )
+    _set_threads(threads)
+    from timeloupe.model.load import load_model
+    from timeloupe.policy.local import LocalPolicy
+
+    loaded = load_model(model)
+    details = loaded.layout.details
+    episode = {"size_multiple": loaded.layout.size_multiple, **details.get("episode", {})}
+    return Chosen(LocalPolicy(loaded), episode, details.get("protocol", DEFAULT_PROTOCOL))
+
+
+def _scripted(model: str | None, script: Path | None, threads: int) -> Chosen:
+    from timeloupe.policy.scripted import ScriptedPolicy
+
+    _refuse("--policy scripted", model=model)
+    if script is None:
+        raise ConfigError(
+            '--policy scripted needs --script, a JSON file such as {"replies": {"*": ["first turn"]}}'
+        )
+    return Chosen(ScriptedPolicy(script), {}, DEFAULT_PROTOCOL)
+
+
+POLICIES: dict[str, Callable[[str | None, Path | None, int], Chosen]] = {
+    "small": _small,
+    "local": _local,
+    "scripted": _scripted,
+}
+
+
+def ask(
+    video: Annotated[Path, typer.Argument(metavar="VIDEO", help="The video file.", show_default=False)],
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask.", show_default=False)],
+    options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--options",
+            "-o",
+            metavar="TEXT",
+            help="An option; repeat it, or give all at once: 'red|blue|green'.",
+        ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="multiple_choice, grounding (when?) or open.  [default: read off the question]",
+            show_default=False,
+        ),
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            help="small, local or scripted.  [default: what --model or --script needs, else small]",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Checkpoint folder or hub id, for local.")
+    ] = None,
+    script: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON file of replies, for scripted.")
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="Prompt protocol.  [default: the checkpoint's, else videotemp]", show_default=False
+        ),
+    ] = None,
+    system_prompt: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Text file that replaces the protocol's system prompt."),
+    ] = None,
+    max_turns: Annotated[
+        int | None, typer.Option(help="Turns at most; 1 = a single look.", show_default=False)
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(help="Frames of the first look at most.", show_default=False)
+    ] = None,
+    from_: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="TIME", help="Skim from here: seconds, mm:ss or h:mm:ss.", show_default=False
+        ),
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="TIME", help="Skim up to here.", show_default=False)
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="0 = always the likeliest word.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same answer.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of a model in this process.")] = 1,
+    save: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Run folder to append the episode to.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the trajectory as one JSON object on stdout.")
+    ] = False,
+) -> None:
+    """Ask a question about a video: the model skims it, looks closer where it wants to, and answers with evidence."""
+    from rich.console import Console
+
+    from timeloupe.cli.show import EpisodePrinter
+    from timeloupe.environment.rollout import play
+    from timeloupe.environment.settings import make_settings
+    from timeloupe.prompt.protocol import PROTOCOLS
+    from timeloupe.runs import create_run
+    from timeloupe.trajectory import StopReason, to_line
+    from timeloupe.video.probe import probe
+
+    probe(video)  # a bad file is told before a model is loaded
+    example = make_example(video, question, options or [], task)
+    flags = {
+        "max_turns": max_turns, "skim_frames": frames, "temperature": temperature,
+        "skim_start_seconds": None if from_ is None else parse_time("--from", from_),
+        "skim_end_seconds": None if to is None else parse_time("--to", to),
+    }  # fmt: skip
+    given = {key: value for key, value in flags.items() if value is not None}
+    make_settings(given)
+    system = None if system_prompt is None else _read_text(system_prompt)
+    if protocol is not None and protocol not in PROTOCOLS:
+        raise boundary("--protocol", protocol, PROTOCOLS)
+    run = None if save is None else create_run(save, {"command": "ask"})
+
+    name = policy or ("scripted" if script is not None else "local" if model is not None else "small")
+    if name not in POLICIES:
+        raise boundary("--policy", name, POLICIES)
+    chosen = POLICIES[name](model, script, threads)
+    settings = make_settings(chosen.episode, given)
+    console = Console(stderr=as_json, highlight=False)
+    trajectory = play(
+        [example], chosen.policy, PROTOCOLS[protocol or chosen.protocol], settings, seed=seed,
+        on_event=EpisodePrinter(console, example), system_prompt=system,
+    )[0]  # fmt: skip
+    if run is not None:
+        run.append(trajectory)
+    if as_json:
+        typer.echo(to_line(trajectory))
+    if trajectory.stop is StopReason.INFRASTRUCTURE:
+        raise typer.Exit(1)
+
+
+def make_example(video: Path, question: str, options: list[str], task: str | None) -> Example:
+    """Return the question as a dataset row.
+
+    Raises:
+        ConfigError: Task and options do not fit, or a text is empty.
+    """
+    from timeloupe.trajectory import Example
+
+    if len(options) == 1:
+        options = options[0].split("|")
+        if len(options) == 1:
+            raise ConfigError(
+                f"--options needs two or more, got {options[0]!r}, repeat it (--options red --options blue) "
+                f"or separate them: --options 'red|blue'"
+            )
+    options = [option.strip() for option in options]
+    if not question.strip() or not all(options):
+        raise ConfigError("the question and every option need some text, got an empty one")
+    if len(options) > 26:
+        raise boundary("number of options", len(options), "2 to 26, one per letter")
+    kind = infer_task(question, options) if task is None else task
+    if kind not in ASK_TASKS:
+        raise boundary("--task", kind, ASK_TASKS)
+    if (kind == "multiple_choice") != bool(options):
+        raise ConfigError(f"--options go with --task multiple_choice and with no other, got --task {kind}")
+    path = str(video.absolute())
+    key = json.dumps([path, question, options]).encode()
+    return Example.model_validate(
+        {
+            "id": f"ask-{hashlib.sha256(key).hexdigest()[:12]}", "video": path, "question": question.strip(),
+            "options": options, "task": kind, "source": "ask",
+        }
+    )  # fmt: skip
+
+
+def infer_task(question: str, options: list[str]) -> Task:
+    """Return ``multiple_choice`` with options, ``grounding`` for a question that asks for a time, else ``open``."""
+    if options:
+        return "multiple_choice"
+    asks_when = re.match(
+        r"\s*(when|(at|during|in|on) (what|which) (time|second|minute|moment|part|segment|interval)|"
+        r"(from|since) when|find the (time|moment|segment|part))\b",
+        question,
+        re.IGNORECASE,
+    )
+    return "grounding" if asks_when else "open"
+
+
+def parse_time(flag: str, text: str) -> float:
+    """Return seconds from ``90``, ``90.5``, ``1:30`` or ``1:02:03.5``.
+
+    Raises:
+        ConfigError: It is none of these.
+    """
+    if not re.fullmatch(r"(\d{1,3}:)?(\d{1,4}:)?\d{1,6}(\.\d{1,6})?", text.strip()):
+        raise boundary(flag, text, "seconds, mm:ss or h:mm:ss, such as 90.5 or 1:30")
+    seconds = 0.0
+    for part in text.strip().split(":"):
+        seconds = 60 * seconds + float(part)
+    return seconds
+
+
+def _read_text(path: Path) -> str:
+    if not path.is_file():
+        raise MissingError(f"no system prompt at {str(path)!r}, expected a text file")
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{str(path)!r} is not UTF-8 text: {error}") from error
+
+
+def _refuse(where: str, **given: object) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise ConfigError(f"--{name} does not go with {where}, leave one of them out")
+
+
+def _set_threads(threads: int) -> None:
+    try:
+        import torch
+        import transformers  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingError(
+            f"a model in this process needs {error.name!r}, install it with `pip install torch==2.13.0` and then "
+            f"`pip install 'timeloupe[local]'`"
+        ) from error
+    torch.set_num_threads(threads)

@@ -1,0 +1,144 @@
+"""The ``timeloupe`` command: one table of commands, each imported only when it is called.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 something is missing, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from timeloupe import __version__
+from timeloupe.errors import TimeloupeError
+
+
+@dataclass(frozen=True)
+class Command:
+    """A line of the command table.
+
+    Attributes:
+        words: What the user types: the command, or group and command.
+        target: ``module:function`` under ``timeloupe.cli``.
+        summary: One line for the list of commands.
+    """
+
+    words: tuple[str, ...]
+    target: str
+    summary: str
+
+
+COMMANDS = (
+    Command(("ask",), "ask:ask", "Ask a question about a video and watch the model look."),
+    Command(("probe",), "probe:probe", "Show length, frame rate, size, codec and start of a video."),
+    Command(("frames",), "frames:frames", "Read the frames at given times."),
+    Command(("view",), "view:view", "Write the episodes of a run as one page to open in a browser."),
+    Command(("demo",), "demo:demo", "Watch the small model look closer, against a single pass."),
+    Command(("world", "make"), "world:make", "Write procedural videos, questions about them and the truth."),
+    Command(("train", "sft"), "train:sft", "Fine-tune a checkpoint, or train the small model from nothing."),
+)
+
+GROUPS = {
+    "world": "Procedural videos with exact ground truth.",
+    "train": "Train a model from a recipe.",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        arguments: What stands behind the program's name; ``None`` = this process's own.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        build(words)(args=words, prog_name="timeloupe")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except TimeloupeError as error:
+        print(f"timeloupe: {error}", file=sys.stderr)
+        return error.exit_code
+    except (KeyboardInterrupt, _InterruptedError):
+        print("timeloupe: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone, such as `| head`. Python must not complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+def build(words: Sequence[str]) -> typer.Typer:
+    """Return the program, with the one command that ``words`` calls for imported and all others by name only."""
+    app = _group("Think with videos: skim, find the moment, look closer, answer, show the evidence.")
+    app.callback(invoke_without_command=True)(_root)
+    groups: dict[str, typer.Typer] = {}
+    called = [word for word in words if not word.startswith("-")]
+    for command in COMMANDS:
+        parent = app
+        if len(command.words) == 2:
+            name = command.words[0]
+            if name not in groups:
+                groups[name] = _group(GROUPS[name])
+                app.add_typer(groups[name], name=name)
+            parent = groups[name]
+        if tuple(called[: len(command.words)]) == command.words:
+            function = _load(command.target)
+            parent.command(command.words[-1], help=_help(function))(_interruptible(function))
+        else:
+            parent.command(command.words[-1], help=command.summary)(_by_name_only)
+    return app
+
+
+def _group(summary: str) -> typer.Typer:
+    return typer.Typer(
+        help=summary, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+        rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]},
+    )  # fmt: skip
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        typer.echo(f"timeloupe {__version__}")
+        raise typer.Exit
+
+
+def _by_name_only() -> None:
+    raise AssertionError("a command that was not asked for")
+
+
+def _load(target: str) -> Callable[..., Any]:
+    module, _, function = target.partition(":")
+    return getattr(importlib.import_module(f"timeloupe.cli.{module}"), function)
+
+
+def _help(function: Callable[..., Any]) -> str:
+    """Return a docstring without the part that is for programmers."""
+    return re.split(r"\n\s*(?:Args|Raises|Returns):\n", inspect.getdoc(function) or "")[0].strip()
+
+
+class _InterruptedError(Exception):
+    """Ctrl-C inside a command, past typer's own handling of it."""
+
+
+def _interruptible(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*arguments: Any, **options: Any) -> Any:
+        try:
+            return function(*arguments, **options)
+        except KeyboardInterrupt as error:
+            raise _InterruptedError from error
+
+    return call

@@ -1,0 +1,169 @@
+"""The run folder: one configuration, every line kept, a kill survived."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from timeloupe.errors import ConfigError, MissingError, RecordError
+from timeloupe.runs import create_run, differing_keys, open_run, write_atomic
+from timeloupe.trajectory import Example, Problem, StopReason, Trajectory, to_line
+
+CONFIG = {"policy": "scripted", "episode": {"max_turns": 3, "skim_frames": 16}, "seed": 0}
+
+
+def episode(id: str, stop: StopReason = StopReason.ANSWERED, rollout_index: int = 0) -> Trajectory:
+    """An episode without turns."""
+    problem = Problem(reason="policy", message="no") if stop is StopReason.INFRASTRUCTURE else None
+    return Trajectory(
+        example=Example(id=id, video="a.mp4", question="When?"), policy="scripted", protocol="videotemp",
+        rollout_index=rollout_index, stop=stop, problem=problem,
+    )  # fmt: skip
+
+
+def test_a_new_run_holds_its_configuration_and_environment(tmp_path: Path) -> None:
+    run = create_run(tmp_path / "deep" / "run", CONFIG)
+    assert json.loads((run.path / "config.json").read_text()) == CONFIG
+    sessions = json.loads((run.path / "environment.json").read_text())["sessions"]
+    assert len(sessions) == 1
+    assert sessions[0]["packages"]["pydantic"]
+    assert {"timeloupe", "commit", "python", "platform"} <= sessions[0].keys()
+    assert list(run) == [] and run.done() == set()
+
+
+def test_taking_up_the_same_run_keeps_what_is_there(tmp_path: Path) -> None:
+    create_run(tmp_path, CONFIG).append(episode("one"))
+    again = create_run(tmp_path, {**CONFIG})
+    again.append(episode("two"))
+    assert [item.example.id for item in open_run(tmp_path)] == ["one", "two"]
+    assert len(json.loads((tmp_path / "environment.json").read_text())["sessions"]) == 1
+
+
+def test_another_configuration_is_refused_and_the_keys_are_named(tmp_path: Path) -> None:
+    create_run(tmp_path, CONFIG)
+    other = {"policy": "small", "episode": {"max_turns": 3, "skim_frames": 32}, "temperature": 1.0, "seed": 0}
+    with pytest.raises(ConfigError) as caught:
+        create_run(tmp_path, other)
+    message = str(caught.value)
+    assert 'policy: there "scripted", now "small"' in message
+    assert "episode.skim_frames: there 16, now 32" in message
+    assert "temperature: there nothing, now 1.0" in message
+    assert "max_turns" not in message and "seed" not in message
+    assert json.loads((tmp_path / "config.json").read_text()) == CONFIG
+
+
+def test_null_is_not_the_same_as_nothing() -> None:
+    assert differing_keys({"a": None}, {}) == [("a", "null", "nothing")]
+    assert differing_keys({"a": {"b": 1}}, {"a": 1}) == [("a", '{"b": 1}', "1")]
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "holiday.jpg").write_bytes(b"x")
+    with pytest.raises(ConfigError, match="not empty"):
+        create_run(tmp_path, CONFIG)
+    with pytest.raises(ConfigError, match="needs a folder"):
+        create_run(tmp_path / "holiday.jpg", CONFIG)
+    with pytest.raises(MissingError, match="no run at"):
+        open_run(tmp_path)
+
+
+def test_the_machines_fault_is_played_again_and_the_later_line_stands(tmp_path: Path) -> None:
+    run = create_run(tmp_path, CONFIG)
+    run.append(episode("one", StopReason.INFRASTRUCTURE))
+    run.append(episode("two", StopReason.FORMAT))
+    run.append(episode("two", StopReason.MAX_TURNS, rollout_index=1))
+    assert run.done() == {("two", 0), ("two", 1)}
+    run.append(episode("one"))
+    assert run.done() == {("one", 0), ("two", 0), ("two", 1)}
+    assert [(item.example.id, item.stop) for item in run.latest()] == [
+        ("one", StopReason.ANSWERED), ("two", StopReason.FORMAT), ("two", StopReason.MAX_TURNS),
+    ]  # fmt: skip
+    assert len(list(run)) == 4
+
+
+@pytest.mark.parametrize("kept", [1, 40, -1])
+def test_a_torn_last_line_is_passed_over_and_cut_off(tmp_path: Path, kept: int) -> None:
+    run = create_run(tmp_path, CONFIG)
+    run.append(episode("one"))
+    torn = to_line(episode("two"))[:kept]
+    with run.trajectories_path.open("a") as file:
+        file.write(torn)
+    assert [item.example.id for item in run] == ["one"]
+    assert run.repair() == len(torn)
+    again = create_run(tmp_path, CONFIG)
+    again.append(episode("three"))
+    assert [item.example.id for item in again] == ["one", "three"]
+
+
+def test_a_whole_last_line_without_its_newline_is_kept(tmp_path: Path) -> None:
+    run = create_run(tmp_path, CONFIG)
+    run.trajectories_path.write_text(to_line(episode("one")))
+    assert [item.example.id for item in run] == ["one"]
+    assert run.repair() == 0
+    run.append(episode("two"))
+    assert [item.example.id for item in run] == ["one", "two"]
+
+
+def test_a_torn_line_longer_than_a_block_is_found(tmp_path: Path) -> None:
+    run = create_run(tmp_path, CONFIG)
+    run.append(episode("one"))
+    with run.trajectories_path.open("a") as file:
+        file.write('{"schema_version": 1, "policy": "' + 200_000 * "x")
+    assert run.repair() > 200_000
+    assert [item.example.id for item in run] == ["one"]
+
+
+def test_a_damaged_line_in_the_middle_is_an_error_with_its_place(tmp_path: Path) -> None:
+    run = create_run(tmp_path, CONFIG)
+    run.append(episode("one"))
+    with run.trajectories_path.open("a") as file:
+        file.write('{"policy": "scripted"}\n')
+    run.append(episode("two"))
+    with pytest.raises(RecordError, match=r"trajectories.jsonl:2 is not a valid Trajectory"):
+        list(run)
+
+
+def test_killed_while_writing_nothing_whole_is_lost(tmp_path: Path) -> None:
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_runs import CONFIG, create_run, episode
+run = create_run({str(tmp_path)!r}, CONFIG)
+number = 0
+while True:
+    run.append(episode(str(number)))
+    number += 1
+    print(number, flush=True)
+"""
+    writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    for _ in range(50):
+        count = int(writer.stdout.readline())
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.wait(timeout=20)
+    writer.stdout.close()
+    ids = [item.example.id for item in create_run(tmp_path, CONFIG)]
+    assert ids == [str(number) for number in range(len(ids))]
+    assert len(ids) >= count
+
+
+def test_an_atomic_write_leaves_the_old_content_or_the_new(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    write_atomic(path, b"old")
+    with pytest.raises(TypeError):
+        write_atomic(path, "not bytes")  # type: ignore[arg-type]
+    assert path.read_bytes() == b"old"
+    write_atomic(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert [item.name for item in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_a_configuration_must_be_strict_json(tmp_path: Path) -> None:
+    with pytest.raises(ValueError):
+        create_run(tmp_path / "run", {"lr": float("nan")})
