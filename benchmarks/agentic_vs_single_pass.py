@@ -1,0 +1,168 @@
+"""Looking closer against a single pass at the same skim, per duration bin, over training seeds, with controls.
+
+    python benchmarks/agentic_vs_single_pass.py WORLD MODEL [MODEL ...]
+
+WORLD is a scratch folder for the held-out MP4s (made on first use, evaluation seeds only); each MODEL is the finished
+folder of one training seed. Teacher rows are the ceiling: perfect sight of the very frames that were shown. The model's
+figures are means over training seeds; intervals are bootstraps over videos.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from record import record
+
+from timeloupe.environment.rollout import play
+from timeloupe.environment.settings import EpisodeSettings, make_settings
+from timeloupe.environment.teacher_policy import TeacherPolicy
+from timeloupe.eval.compare import THRESHOLDS, Outcome, Section, compare, evidence_tiou, outcome
+from timeloupe.eval.metrics import bootstrap_interval
+from timeloupe.model.load import load_model
+from timeloupe.policy.local import LocalPolicy
+from timeloupe.prompt.protocol import PROTOCOLS
+from timeloupe.trajectory import Example
+from timeloupe.video.cache import FrameCache
+from timeloupe.world.encode import WorldVideo, make_videos
+from timeloupe.world.script import EVALUATION_SEEDS, ScriptSettings
+
+BINS_MINUTES = {"3-10": (3.0, 10.0), "10-20": (10.0, 20.0), "20-40": (20.0, 40.0)}
+WORLD_SEED = EVALUATION_SEEDS[-1]
+"""The frozen evaluation set of this study."""
+
+
+def held_out(folder: Path, videos_per_bin: int) -> list[WorldVideo]:
+    """Return the evaluation videos, bins interleaved, with two grounding and two multiple-choice questions each."""
+    lengths = [ScriptSettings(min_seconds=60 * low, max_seconds=60 * high) for low, high in BINS_MINUTES.values()]
+    made = make_videos(
+        folder, seed=WORLD_SEED, num_videos=videos_per_bin * len(lengths),
+        settings_of=lambda index: lengths[index % len(lengths)], per_task=2,
+    )  # fmt: skip
+    return list(made)
+
+
+def interval(values: Sequence[tuple[str, float | None]]) -> dict[str, float] | None:
+    """Return mean and bootstrap interval of (video, value) pairs, videos resampled."""
+    known = [(video, value) for video, value in values if value is not None]
+    if not known:
+        return None
+    found = bootstrap_interval([value for _, value in known], [video for video, _ in known], seed=0)
+    return {"mean": found.mean, "low": found.low, "high": found.high}
+
+
+def row(outcomes: Sequence[Outcome], seconds: float, evidence: Sequence[float]) -> dict[str, Any]:
+    """Return one line of the table."""
+    groundings = [(one.example.video, one.tiou) for one in outcomes]
+    figures: dict[str, Any] = {"n": len(outcomes), "mIoU": interval(groundings)}
+    for threshold in THRESHOLDS:
+        hits = [(video, None if value is None else float(value >= threshold)) for video, value in groundings]
+        figures[f"R@{threshold}"] = interval(hits)
+    figures["letter accuracy"] = interval([(one.example.video, one.right) for one in outcomes])
+    chosen = [(one.example.video, value) for one, value in zip(outcomes, evidence, strict=False) if one.right is not None]
+    figures["evidence IoU (multiple choice)"] = interval(chosen)
+    if evidence:
+        figures["crops"] = round(sum(one.crops for one in outcomes) / len(outcomes), 3)
+        figures["seconds"] = round(seconds / len(outcomes), 4)
+        figures["frames decoded"] = round(sum(one.frames_decoded for one in outcomes) / len(outcomes), 1)
+    return figures
+
+
+def teacher_sections(videos: Sequence[WorldVideo], settings: EpisodeSettings) -> dict[str, Section]:
+    """Return what perfect sight of the shown frames reaches, agentic and in a single pass."""
+    known = {
+        example.id: (video.script, example.model_copy(update={"video": str(video.path)}))
+        for video in videos
+        for example in video.examples
+    }
+    examples = [example for _, example in known.values()]
+    found: dict[str, Section] = {}
+    for name, tools in (("teacher agentic", True), ("teacher single pass", False)):
+        policy = TeacherPolicy(known, tools=tools, max_turns=settings.max_turns)
+        ways = settings.model_copy(update={"tools": tools})
+        cache = FrameCache(256 * 2**20)
+        played = [
+            trajectory
+            for at in range(0, len(examples), 32)
+            for trajectory in play(examples[at : at + 32], policy, PROTOCOLS["small"], ways, seed=0, cache=cache)
+        ]
+        found[name] = Section(name, tuple(outcome(one) for one in played), 0.0, tuple(played))
+    return found
+
+
+def minutes_of(example: Example, durations: dict[str, float]) -> str:
+    """Return the name of an example's duration bin."""
+    minutes = durations[example.video] / 60
+    return next(name for name, (low, high) in BINS_MINUTES.items() if low <= minutes <= high)
+
+
+def main() -> None:
+    """Run the study and write docs/results.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("world", type=Path)
+    parser.add_argument("models", type=Path, nargs="+")
+    parser.add_argument("--videos-per-bin", type=int, default=36)
+    parser.add_argument("--seeds", type=int, nargs="*", default=None, help="training seeds of the models, for the record")
+    parser.add_argument("--id", default="agentic-vs-single-pass")
+    parser.add_argument("--title", default="Looking closer against a single pass")
+    parser.add_argument("--no-record", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    videos = held_out(arguments.world, arguments.videos_per_bin)
+    examples = [e.model_copy(update={"video": str(v.path)}) for v in videos for e in v.examples]
+    durations = {str(video.path): video.script.duration_seconds for video in videos}
+    pooled: dict[str, list[Section]] = {}
+    for number, folder in enumerate(arguments.models):
+        loaded = load_model(folder, device="cpu")
+        settings = make_settings(loaded.layout.details["episode"])
+        sections = compare(
+            examples, LocalPolicy(loaded), PROTOCOLS["small"], settings, seed=0,
+            sections=(("agentic", "single_pass", "question_only") if number else
+                              ("agentic", "single_pass", "question_only", "whole_video", "middle", "random")),
+        )  # fmt: skip
+        if number == 0:
+            sections |= teacher_sections(videos, settings)
+        for name, section in sections.items():
+            pooled.setdefault(name, []).append(section)
+    figures: dict[str, Any] = {}
+    for name, parts in pooled.items():
+        for bin_name in ("all", *BINS_MINUTES):
+            if bin_name != "all" and name not in ("agentic", "single_pass"):
+                continue
+            chosen = [
+                (one, evidence_tiou(part.trajectories[index]) if part.trajectories else None)
+                for part in parts
+                for index, one in enumerate(part.outcomes)
+                if bin_name == "all" or minutes_of(one.example, durations) == bin_name
+            ]
+            evidence = [value for _, value in chosen if value is not None]
+            share = len(chosen) / sum(len(part.outcomes) for part in parts)
+            line = row([one for one, _ in chosen], sum(part.seconds for part in parts) * share, evidence)
+            figures[f"{name.replace('_', ' ')}, {bin_name} min" if bin_name != "all" else name.replace("_", " ")] = line
+    for stop in sorted({t.stop for part in pooled["agentic"] for t in part.trajectories}):
+        count = sum(t.stop == stop for part in pooled["agentic"] for t in part.trajectories)
+        print(f"agentic stop {stop}: {count}")
+    for name, line in figures.items():
+        print(name, line)
+    if arguments.no_record:
+        return
+    record(
+        arguments.id, title=arguments.title,
+        command=f"python benchmarks/agentic_vs_single_pass.py WORLD {' '.join(path.parent.name for path in arguments.models)}",
+        seeds=arguments.seeds or list(range(len(arguments.models))), n=len(examples), figures=figures,
+        notes=[
+            f"{len(videos)} held-out MP4s of 3 to 40 minutes (evaluation seed {WORLD_SEED}), two grounding and two "
+            "multiple-choice questions each; n in the rows counts questions times training seeds.",
+            "mIoU and R@m (IoU >= m) over grounding questions, letter accuracy over multiple-choice questions (chance "
+            "0.25); an unreadable or missing answer counts 0.",
+            "Teacher rows: perfect sight of the very frames shown; the single-pass teacher guesses when no digit is seen.",
+            "whole video answers [0, duration); middle the middle fifth; random a random fifth and a random letter.",
+        ],
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
