@@ -122,23 +122,24 @@ def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
     expect(path, "cover")
 
 
-def damage(source: Path, target: Path, packet_number: int) -> float:
-    """Copy a video with one packet's payload overwritten; return that packet's presentation time."""
+def damage(source: Path, target: Path, packet_number: int, kept_bytes: int) -> None:
+    """Copy a video with one packet overwritten from its byte ``kept_bytes`` on."""
     data = bytearray(source.read_bytes())
     container, stream = open_video(source)
     with container:
         packet = [p for p in container.demux(stream) if p.size][packet_number]
-        assert packet.pos is not None and packet.pts is not None
-        data[packet.pos + 12 : packet.pos + packet.size] = b"\xaa" * (packet.size - 12)
-        seconds = float(packet.pts * packet.time_base)
+        assert packet.pos is not None
+        data[packet.pos + kept_bytes : packet.pos + packet.size] = b"\x01" * (packet.size - kept_bytes)
     target.write_bytes(data)
-    return seconds
 
 
+@pytest.mark.parametrize("kept_bytes", [0, 4, 12])
 @pytest.mark.parametrize("packet_number", [24, 30, 47])
-def test_damage_is_reported_and_never_shown(clip: GetClip, tmp_path: Path, packet_number: int) -> None:
+def test_damage_is_reported_and_never_shown(
+    clip: GetClip, tmp_path: Path, packet_number: int, kept_bytes: int
+) -> None:
     path = tmp_path / "damaged.mp4"
-    damage(clip("constant.mp4").path, path, packet_number)
+    damage(clip("constant.mp4").path, path, packet_number, kept_bytes)
     index = load_index(path)
     refused = 0
     for number, seconds in enumerate(index.times_N.tolist()):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -31,12 +31,10 @@ from av.video.stream import VideoStream
 from timeloupe.errors import VideoError
 from timeloupe.video.cache import FrameCache
 from timeloupe.video.container import decode_or_none, identify, open_video, read_packets
+from timeloupe.video.h264 import is_disposable, length_prefix_bytes
 from timeloupe.video.image import upright
 from timeloupe.video.index import FrameIndex, load_index
 from timeloupe.video.probe import VideoInfo, info_of
-
-# Decoders that honour skip_frame=NONREF packet by packet and leave every other frame bit-exact.
-_SKIPS_EXACTLY = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}
 
 
 @dataclass(frozen=True)
@@ -192,19 +190,12 @@ class VideoReader:
             pixels = self._count_to(frames, size)
             lost = [frame for frame in frames if frame not in pixels]
         else:
-            lost = []
             for run in plan_runs(index, frames):
-                good = self._decode_run(run, size)
-                bad = [frame for frame in run.frames if frame not in good]
-                # A keyframe flag may come early (open GOP, gradual refresh): one start further back, then the
-                # first.
-                for key in dict.fromkeys((max(run.key - 1, 0), 0)):
-                    if not bad or key == run.key:
-                        break
-                    good |= self._decode_run(_Run(key, int(index.packet_N[bad].max()), bad, again=True), size)
-                    bad = [frame for frame in run.frames if frame not in good]
-                pixels |= good
-                lost += bad
+                pixels |= self._decode_run(run, size)
+            lost = [frame for frame in frames if frame not in pixels]
+            for key, group in groupby(lost, lambda frame: int(index.start_keys_N[frame])):
+                pixels |= self._decode_again(key, list(group), size)
+            lost = [frame for frame in lost if frame not in pixels]
         if lost:
             reason = f"{len(lost)} of {len(frames)} wanted frames are damaged or missing"
             at = index.frame_seconds(lost[0])[0]
@@ -213,6 +204,20 @@ class VideoReader:
         if self._cache is not None:
             for frame, picture in pixels.items():
                 self._cache.put((index.identity, int(index.pts_N[frame]), size), picture)
+        return pixels
+
+    def _decode_again(self, key: int, frames: list[int], size: tuple[int, int]) -> dict[int, np.ndarray]:
+        """Decode frames of one group of pictures that did not come out well, from further and further back.
+
+        A keyframe flag may come early (gradual refresh), and a longer run may have failed before this group.
+        """
+        pixels: dict[int, np.ndarray] = {}
+        for start in dict.fromkeys((key, max(key - 1, 0), 0)):
+            left = [frame for frame in frames if frame not in pixels]
+            if not left:
+                break
+            last = int(self._index.packet_N[left].max())
+            pixels |= self._decode_run(_Run(start, last, left, again=start != key), size)
         return pixels
 
     def _open(self, anew: bool = False) -> tuple[InputContainer, VideoStream]:
@@ -240,16 +245,14 @@ class VideoReader:
         pixels: dict[int, np.ndarray] = {}
         damaged: list[int] = []  # presentation times of packets and frames that failed
         came_out = False  # whether the keyframe itself did
-        context = stream.codec_context
-        context.skip_frame = "DEFAULT"
-        skips = index.codec in _SKIPS_EXACTLY
-        skipping = False
+        prefix_bytes = length_prefix_bytes(index.codec, stream.codec_context.extradata)
         while True:
             draining = packet is None
             pts = last_pts if packet is None else packet.pts
-            if skips and packet is not None and skipping == (pts in wanted or pts == key_pts):
-                skipping = not skipping
-                context.skip_frame = "NONREF" if skipping else "DEFAULT"
+            needed = draining or not prefix_bytes or pts in wanted or pts == key_pts
+            if not needed and packet is not None and is_disposable(bytes(packet), prefix_bytes):
+                packet = next(rest, None)
+                continue
             out = decode_or_none(stream, packet)
             if pts is not None and pts >= key_pts and (out is None or (packet and packet.is_corrupt)):
                 damaged.append(pts)
