@@ -1,0 +1,114 @@
+"""A run folder or a file of trajectories as one HTML page on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from timeloupe.errors import MissingError
+from timeloupe.runs import TRAJECTORIES, RunFolder, write_atomic
+from timeloupe.serve.page import render_page
+from timeloupe.serve.thumbnails import MAX_PICTURES, Gallery, make_gallery
+from timeloupe.trajectory import Trajectory, read_trajectories
+
+PAGE = "index.html"
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written.
+
+    Attributes:
+        path: The page.
+        num_episodes: Episodes on it.
+        num_bytes: Its size.
+        gallery: The pictures on it, with the reasons for those that are missing.
+    """
+
+    path: Path
+    num_episodes: int
+    num_bytes: int
+    gallery: Gallery
+
+
+def read_run(run: str | Path) -> list[Trajectory]:
+    """Return the episodes of a run folder, the last one written of each, or all of a JSONL file.
+
+    Raises:
+        MissingError: There is no such folder or file, or it holds no episode.
+        RecordError: A line is not a valid trajectory.
+    """
+    run = Path(run)
+    if run.is_dir():
+        if not (run / TRAJECTORIES).is_file():
+            raise MissingError(f"no episodes at {str(run)!r}, expected a folder with {TRAJECTORIES}")
+        found = RunFolder(run, {}).latest()
+    else:
+        found = list(read_trajectories(run))
+    if not found:
+        raise MissingError(f"no episodes in {str(run)!r}: it is empty so far; run it first, then view it")
+    return found
+
+
+def export_page(
+    run: str | Path,
+    out: str | Path | None = None,
+    *,
+    max_pictures: int = MAX_PICTURES,
+    on_video: Callable[[int, int], None] | None = None,
+) -> Export:
+    """Write the page of a run and return what was written.
+
+    Args:
+        run: A run folder, or a JSONL file of trajectories.
+        out: Where to write; ``None`` = ``index.html`` in the run folder, or beside the file under its name.
+        max_pictures: Pictures of frames at most; 0 = none.
+        on_video: Called with (videos done, videos in all).
+
+    Raises:
+        MissingError: There is nothing to show, or no folder to write to.
+        RecordError: A line is not a valid trajectory.
+    """
+    run = Path(run)
+    trajectories = read_run(run)
+    folder = run if run.is_dir() else run.parent
+    target = Path(out) if out is not None else run / PAGE if run.is_dir() else run.with_suffix(".html")
+    if not target.parent.is_dir():
+        raise MissingError(
+            f"no folder {str(target.parent)!r} to write the page to; make it, or name another --out"
+        )
+    gallery = make_gallery(
+        trajectories,
+        locate=lambda video: locate_video(video, folder),
+        max_pictures=max_pictures,
+        on_video=on_video,
+    )
+    page = render_page(trajectories, gallery, title_of(run)).encode()
+    write_atomic(target, page)
+    return Export(target, len(trajectories), len(page), gallery)
+
+
+def export_html(run: str | Path, out: str | Path | None = None) -> Path:
+    """Write the page of a run and return its path; see :func:`export_page`."""
+    return export_page(run, out).path
+
+
+def locate_video(video: str, folder: Path) -> str:
+    """Return the path of a video: as named, else beside the run, else as named (and then it is missing)."""
+    for path in (Path(video), folder / video, folder.parent / video):
+        if path.is_file():
+            return str(path)
+    return video
+
+
+def title_of(run: Path) -> str:
+    """Return the name that people know the run by."""
+    resolved = run.resolve()
+    return (
+        resolved.parent.name
+        if resolved.name == TRAJECTORIES
+        else resolved.stem
+        if run.is_file()
+        else resolved.name
+    )
