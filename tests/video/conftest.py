@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.video.painting import Clip, write_clip
 
 _GOP = {"g": "24", "sc_threshold": "0"}

@@ -10,8 +10,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from tests.video.painting import Clip, read_number, write_clip
+from av.stream import Disposition
 
+from tests.video.painting import Clip, read_number, write_clip
 from timeloupe.errors import VideoError
 from timeloupe.video.container import open_video
 from timeloupe.video.decode import VideoReader
@@ -31,7 +32,7 @@ def write_sound(path: Path, cover: np.ndarray | None = None) -> None:
             pictures = container.add_stream("mjpeg", rate=1)
             assert isinstance(pictures, av.VideoStream)
             pictures.width, pictures.height, pictures.pix_fmt = cover.shape[1], cover.shape[0], "yuvj420p"
-            pictures.disposition = av.stream.Disposition.attached_pic
+            pictures.disposition = Disposition.attached_pic
         sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
         sound.sample_rate = 16000
         container.mux(stream.encode(sound))

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
-from click.testing import Result
 from PIL import Image
-from tests.video.painting import Clip, read_number
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
+from tests.video.painting import Clip, read_number
 from timeloupe.cli.frames import frames
 from timeloupe.cli.probe import probe
 from timeloupe.errors import ConfigError, TimeloupeError, VideoError

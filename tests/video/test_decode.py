@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from tests.video.conftest import KINDS
 from tests.video.painting import Clip, read_number, write_clip
-
 from timeloupe.errors import VideoError
 from timeloupe.video.cache import FrameCache
 from timeloupe.video.decode import VideoReader, plan_runs

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.video.painting import Clip
-
 from timeloupe.video.container import open_video, read_packets
 from timeloupe.video.h264 import is_disposable, length_prefix_bytes
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from tests.video.conftest import KINDS
 from tests.video.painting import Clip
-
 from timeloupe.video import packets
 from timeloupe.video.container import identify, open_video
 from timeloupe.video.sample_table import composition_offsets
