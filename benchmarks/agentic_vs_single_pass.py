@@ -37,7 +37,9 @@ WORLD_SEED = EVALUATION_SEEDS[-1]
 
 def held_out(folder: Path, videos_per_bin: int) -> list[WorldVideo]:
     """Return the evaluation videos, bins interleaved, with two grounding and two multiple-choice questions each."""
-    lengths = [ScriptSettings(min_seconds=60 * low, max_seconds=60 * high) for low, high in BINS_MINUTES.values()]
+    lengths = [
+        ScriptSettings(min_seconds=60 * low, max_seconds=60 * high) for low, high in BINS_MINUTES.values()
+    ]
     made = make_videos(
         folder, seed=WORLD_SEED, num_videos=videos_per_bin * len(lengths),
         settings_of=lambda index: lengths[index % len(lengths)], per_task=2,
@@ -62,7 +64,11 @@ def row(outcomes: Sequence[Outcome], seconds: float, evidence: Sequence[float]) 
         hits = [(video, None if value is None else float(value >= threshold)) for video, value in groundings]
         figures[f"R@{threshold}"] = interval(hits)
     figures["letter accuracy"] = interval([(one.example.video, one.right) for one in outcomes])
-    chosen = [(one.example.video, value) for one, value in zip(outcomes, evidence, strict=False) if one.right is not None]
+    chosen = [
+        (one.example.video, value)
+        for one, value in zip(outcomes, evidence, strict=False)
+        if one.right is not None
+    ]
     figures["evidence IoU (multiple choice)"] = interval(chosen)
     if evidence:
         figures["crops"] = round(sum(one.crops for one in outcomes) / len(outcomes), 3)
@@ -87,7 +93,9 @@ def teacher_sections(videos: Sequence[WorldVideo], settings: EpisodeSettings) ->
         played = [
             trajectory
             for at in range(0, len(examples), 32)
-            for trajectory in play(examples[at : at + 32], policy, PROTOCOLS["small"], ways, seed=0, cache=cache)
+            for trajectory in play(
+                examples[at : at + 32], policy, PROTOCOLS["small"], ways, seed=0, cache=cache
+            )
         ]
         found[name] = Section(name, tuple(outcome(one) for one in played), 0.0, tuple(played))
     return found
@@ -101,11 +109,15 @@ def minutes_of(example: Example, durations: dict[str, float]) -> str:
 
 def main() -> None:
     """Run the study and write docs/results.json."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("world", type=Path)
     parser.add_argument("models", type=Path, nargs="+")
     parser.add_argument("--videos-per-bin", type=int, default=36)
-    parser.add_argument("--seeds", type=int, nargs="*", default=None, help="training seeds of the models, for the record")
+    parser.add_argument(
+        "--seeds", type=int, nargs="*", default=None, help="training seeds of the models, for the record"
+    )
     parser.add_argument("--id", default="agentic-vs-single-pass")
     parser.add_argument("--title", default="Looking closer against a single pass")
     parser.add_argument("--no-record", action="store_true")
@@ -141,7 +153,9 @@ def main() -> None:
             evidence = [value for _, value in chosen if value is not None]
             share = len(chosen) / sum(len(part.outcomes) for part in parts)
             line = row([one for one, _ in chosen], sum(part.seconds for part in parts) * share, evidence)
-            figures[f"{name.replace('_', ' ')}, {bin_name} min" if bin_name != "all" else name.replace("_", " ")] = line
+            figures[
+                f"{name.replace('_', ' ')}, {bin_name} min" if bin_name != "all" else name.replace("_", " ")
+            ] = line
     for stop in sorted({t.stop for part in pooled["agentic"] for t in part.trajectories}):
         count = sum(t.stop == stop for part in pooled["agentic"] for t in part.trajectories)
         print(f"agentic stop {stop}: {count}")

@@ -90,7 +90,9 @@ def evaluate(model: Path, world: Path, temperature: float, seed: int) -> dict[st
     from timeloupe.world.script import EVALUATION_SEEDS, ScriptSettings
 
     torch.set_num_threads(1)
-    lengths = [ScriptSettings(min_seconds=60 * low, max_seconds=60 * high) for low, high in BINS_MINUTES.values()]
+    lengths = [
+        ScriptSettings(min_seconds=60 * low, max_seconds=60 * high) for low, high in BINS_MINUTES.values()
+    ]
     made = make_videos(
         world, seed=EVALUATION_SEEDS[-2], num_videos=VIDEOS,
         settings_of=lambda index: lengths[index % len(lengths)], per_task=2,
@@ -111,7 +113,9 @@ def evaluate(model: Path, world: Path, temperature: float, seed: int) -> dict[st
         shared = min(span.end_seconds, true.end_seconds) - max(span.start_seconds, true.start_seconds)
         held += shared >= 0.5 * true.length_seconds
     table["first_call_holds_event"] = held / max(len(firsts), 1)
-    table["unreadable"] = sum(one.stop is not StopReason.ANSWERED for one in section.trajectories) / len(examples)
+    table["unreadable"] = sum(one.stop is not StopReason.ANSWERED for one in section.trajectories) / len(
+        examples
+    )
     return {name: table[name] for name in FIGURES} | {"n": len(examples)}
 
 
@@ -158,15 +162,29 @@ def plot(table: dict[str, Any], path: Path) -> None:
     colours = {"all_turns": "#b5651d", "last_two_turns": "#1f6f8b", "last_turn": "#8a8a8a"}
     figure, axes = pyplot.subplots(1, 3, figsize=(11, 3.6), constrained_layout=True)
     groups = [(share, temperature) for share in SHARES for temperature in TEMPERATURES]
-    titles = {"miou": "mIoU", "accuracy": "letter accuracy", "first_call_holds_event": "first call holds the event"}
+    titles = {
+        "miou": "mIoU",
+        "accuracy": "letter accuracy",
+        "first_call_holds_event": "first call holds the event",
+    }
     for axis, (name, title) in zip(axes, titles.items(), strict=True):
         for offset, mask in enumerate(MASKS):
-            rows = [table.get(f"{share:.0%} wrong, {mask}, T = {temperature:g}") for share, temperature in groups]
+            rows = [
+                table.get(f"{share:.0%} wrong, {mask}, T = {temperature:g}") for share, temperature in groups
+            ]
             places = [index + 0.26 * (offset - 1) for index, row in enumerate(rows) if row]
             values = [row[name] for row in rows if row]
             means = [value["mean"] for value in values]
             errors = [[v["mean"] - v["low"] for v in values], [v["high"] - v["mean"] for v in values]]
-            axis.bar(places, means, 0.24, yerr=errors, color=colours[mask], label=mask, error_kw={"lw": 1, "capsize": 2})
+            axis.bar(
+                places,
+                means,
+                0.24,
+                yerr=errors,
+                color=colours[mask],
+                label=mask,
+                error_kw={"lw": 1, "capsize": 2},
+            )
         axis.set_xticks(range(len(groups)), [f"{s:.0%} wrong\nT = {t:g}" for s, t in groups], fontsize=8)
         axis.set_ylim(0, 1)
         axis.set_title(title, fontsize=10)
@@ -177,11 +195,15 @@ def plot(table: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     """Run all jobs in processes of one thread each, then record what is finished."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("work", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--job", nargs=2, metavar=("SEED", "JOB"), help="internal: run one job in this process")
+    parser.add_argument(
+        "--job", nargs=2, metavar=("SEED", "JOB"), help="internal: run one job in this process"
+    )
     parser.add_argument("--collect", action="store_true", help="only write down what is finished")
     arguments = parser.parse_args()
     work = arguments.work.resolve()
@@ -198,7 +220,9 @@ def main() -> None:
     if not arguments.collect:
         with ThreadPoolExecutor(arguments.jobs) as pool:
             list(pool.map(lambda seed: run(seed, "base"), arguments.seeds))
-            jobs = [(seed, f"{mask}:{share}") for seed in arguments.seeds for share in SHARES for mask in MASKS]
+            jobs = [
+                (seed, f"{mask}:{share}") for seed in arguments.seeds for share in SHARES for mask in MASKS
+            ]
             list(pool.map(lambda job: run(*job), jobs))
     table = collect(work, arguments.seeds)
     plot(table, ROOT / "docs" / "masking.png")

@@ -16,18 +16,29 @@ RESULTS = ROOT / "docs" / "results.json"
 
 def hardware() -> str:
     """Return processor, cores and memory in words."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
-    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    lines = (
+        Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        if Path("/proc/cpuinfo").exists()
+        else []
+    )
+    model = next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine()
+    )
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return f"{os.cpu_count()} cores ({model}), {pages / 2**30:.0f} GiB, no GPU, one thread per process"
 
 
 def commit() -> str:
     """Return the commit, marked if the tree differs from it."""
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
-    return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "src", "recipes", "benchmarks") else "")
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", *words], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    return git("rev-parse", "--short", "HEAD") + (
+        "+" if git("status", "--porcelain", "src", "recipes", "benchmarks") else ""
+    )
 
 
 def record(
@@ -58,11 +69,17 @@ def record(
 
 def page(entries: list[dict[str, Any]]) -> str:
     """Return results.md."""
-    lines = ["# Results", "", "Written by the scripts in `benchmarks/` from `results.json`; do not edit by hand."]
+    lines = [
+        "# Results",
+        "",
+        "Written by the scripts in `benchmarks/` from `results.json`; do not edit by hand.",
+    ]
     lines += ["Intervals are 95 % percentile bootstraps over videos."]
     for entry in entries:
         lines += ["", f"## {entry['title']}", ""]
-        lines += [f"`{entry['command']}` at commit {entry['commit']}, {entry['date']}, seeds {entry['seeds']}, n = {entry['n']}."]
+        lines += [
+            f"`{entry['command']}` at commit {entry['commit']}, {entry['date']}, seeds {entry['seeds']}, n = {entry['n']}."
+        ]
         lines += [f"Hardware: {entry['hardware']}.", ""]
         columns = list(dict.fromkeys(key for row in entry["figures"].values() for key in row))
         lines += ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]

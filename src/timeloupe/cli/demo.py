@@ -24,7 +24,9 @@ def demo(
     seed: Annotated[int, typer.Option(help="Any seed gives fresh videos.", min=0)] = 0,
     questions: Annotated[int, typer.Option(help="Held-out questions for the table.", min=2)] = 40,
     out: Annotated[Path | None, typer.Option(help="Run folder; default: runs/demo-SEED.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the table as one JSON object on stdout.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the table as one JSON object on stdout.")
+    ] = False,
 ) -> None:
     """Make a 20 to 40 minute video, ask one question about it, then compare looking closer with a single pass."""
     from rich.console import Console
@@ -47,7 +49,9 @@ def demo(
 
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task("making a long video", total=1)
-        example = _make(folder / "world" / "long", 2 * seed, 1, (LONG_MINUTES,), lambda: progress.advance(bar))[0]
+        example = _make(
+            folder / "world" / "long", 2 * seed, 1, (LONG_MINUTES,), lambda: progress.advance(bar)
+        )[0]
     console.rule("one question about a long video")
     run.append(
         play([example], policy, protocol, settings, seed=seed, on_event=EpisodePrinter(console, example))[0]
@@ -57,7 +61,11 @@ def demo(
         num_videos = (questions + 1) // 2
         bar = progress.add_task("making held-out videos", total=num_videos)
         held_out = _make(
-            folder / "world" / "held-out", 2 * seed + 1, num_videos, BINS_MINUTES, lambda: progress.advance(bar)
+            folder / "world" / "held-out",
+            2 * seed + 1,
+            num_videos,
+            BINS_MINUTES,
+            lambda: progress.advance(bar),
         )[:questions]
         bars = {name: progress.add_task(name.replace("_", " "), total=len(held_out)) for name in SECTIONS[:3]}
         sections = compare(
@@ -74,7 +82,9 @@ def demo(
     console.print(f"page: {export_page(folder).path}", highlight=False, soft_wrap=True)
 
 
-def _make(folder: Path, number: int, num_videos: int, bins: tuple[tuple[float, float], ...], tick: Any) -> list[Example]:
+def _make(
+    folder: Path, number: int, num_videos: int, bins: tuple[tuple[float, float], ...], tick: Any
+) -> list[Example]:
     """Make evaluation videos, one length bin after another, and return their questions, two a video."""
     from timeloupe.trajectory import Task
     from timeloupe.world.encode import make_videos
@@ -103,7 +113,9 @@ def _print_table(table: dict[str, dict[str, float | int | None]], console: Conso
         "accuracy": "letter acc.", "crops_per_question": "crops", "seconds_per_question": "s / question",
         "frames_decoded_per_question": "frames decoded",
     }  # fmt: skip
-    shown = Table(title="same skim, same questions: grounding (mIoU, R@) and multiple choice (letter accuracy)")
+    shown = Table(
+        title="same skim, same questions: grounding (mIoU, R@) and multiple choice (letter accuracy)"
+    )
     shown.add_column("")
     for title in columns.values():
         shown.add_column(title, justify="right")

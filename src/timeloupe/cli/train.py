@@ -9,13 +9,18 @@ import typer
 
 from timeloupe.errors import ConfigError, MissingError
 
+
 def sft(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="TOML recipe.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Run folder; default: runs/ and the recipe's name.")] = Path(),
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe value.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe value.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")] = False,
-    threads: Annotated[int, typer.Option(help="CPU threads; more than one was slower wherever we measured.")] = 1,
+    threads: Annotated[
+        int, typer.Option(help="CPU threads; more than one was slower wherever we measured.")
+    ] = 1,
 ) -> None:
     """Fine-tune a checkpoint, or train the small model from nothing; the finished model is in OUT/model."""
     from timeloupe.config import load_recipe
@@ -43,12 +48,16 @@ def sft(
     console = Console(stderr=True)
 
     def show(row: dict[str, Any]) -> None:
-        figures = "  ".join(f"{key} {value:.3f}" for key, value in row.items() if key not in ("stage", "step", "targets"))
+        figures = "  ".join(
+            f"{key} {value:.3f}" for key, value in row.items() if key not in ("stage", "step", "targets")
+        )
         console.print(f"{row['stage']} {row['step']:>5}  {figures}", highlight=False)
 
     try:
         finished = train_sft(resolved, folder, resume=resume, on_log=show)
     except KeyboardInterrupt:
-        console.print(f"stopped; go on with: timeloupe train sft {recipe} --out {folder} --resume", highlight=False)
+        console.print(
+            f"stopped; go on with: timeloupe train sft {recipe} --out {folder} --resume", highlight=False
+        )
         raise
     typer.echo(str(finished))

@@ -9,13 +9,19 @@ import typer
 
 from timeloupe.errors import boundary
 
+
 def make(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write to.", show_default=False)],
     seed: Annotated[int, typer.Option(help="Root seed; 1000000 to 1999999 is kept for evaluation.")] = 0,
     videos: Annotated[int, typer.Option(help="Number of videos.")] = 4,
-    minutes: Annotated[str, typer.Option(metavar="LO:HI", help="Shortest and longest video in minutes.")] = "3:10",
+    minutes: Annotated[
+        str, typer.Option(metavar="LO:HI", help="Shortest and longest video in minutes.")
+    ] = "3:10",
     tasks: Annotated[
-        str, typer.Option(help="Kinds of questions, comma-separated: grounding, multiple_choice, multi_segment, what_when_where.")
+        str,
+        typer.Option(
+            help="Kinds of questions, comma-separated: grounding, multiple_choice, multi_segment, what_when_where."
+        ),
     ] = "grounding,multiple_choice",
     per_task: Annotated[int, typer.Option(help="Questions of each kind per video.")] = 1,
 ) -> None:

@@ -136,8 +136,14 @@ def compare(
         sections: Which of ``SECTIONS``.
         on_progress: Called with the section's name and how many questions were just answered.
     """
-    changes = {"agentic": {}, "single_pass": {"tools": False}, "question_only": {"question_only": True, "tools": False}}
-    durations = {video: probe(video).duration_seconds for video in dict.fromkeys(one.video for one in examples)}
+    changes = {
+        "agentic": {},
+        "single_pass": {"tools": False},
+        "question_only": {"question_only": True, "tools": False},
+    }
+    durations = {
+        video: probe(video).duration_seconds for video in dict.fromkeys(one.video for one in examples)
+    }
     found: dict[str, Section] = {}
     for name in sections:
         if name not in changes:
@@ -154,5 +160,7 @@ def compare(
             played.extend(part)
             if on_progress is not None:
                 on_progress(name, len(part))
-        found[name] = Section(name, tuple(outcome(trajectory) for trajectory in played), seconds, tuple(played))
+        found[name] = Section(
+            name, tuple(outcome(trajectory) for trajectory in played), seconds, tuple(played)
+        )
     return found

@@ -31,7 +31,9 @@ def save_checkpoint(
     partial, final, old = folder / "checkpoint.part", folder / "checkpoint", folder / "checkpoint.old"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_file({key: value.contiguous() for key, value in _weights(loaded).items()}, partial / "model.safetensors")
+    save_file(
+        {key: value.contiguous() for key, value in _weights(loaded).items()}, partial / "model.safetensors"
+    )
     tensors: dict[str, torch.Tensor] = {}
     groups: list[Any] = []
     for number, optimizer in enumerate(optimizers):
@@ -60,7 +62,9 @@ def read_progress(folder: Path) -> Progress | None:
     return None
 
 
-def load_checkpoint(folder: Path, loaded: LoadedModel, optimizers: list[torch.optim.Optimizer] | None) -> None:
+def load_checkpoint(
+    folder: Path, loaded: LoadedModel, optimizers: list[torch.optim.Optimizer] | None
+) -> None:
     """Load the weights, and the optimizer state if ``optimizers`` are given, of the run in ``folder``."""
     path = folder / "checkpoint"
     if not (path / STATE_FILE).is_file():
@@ -68,7 +72,9 @@ def load_checkpoint(folder: Path, loaded: LoadedModel, optimizers: list[torch.op
     missing, unexpected = loaded.model.load_state_dict(load_file(path / "model.safetensors"), strict=False)
     tied = set(missing) - {"lm_head.weight"}
     if tied or unexpected:
-        raise ValueError(f"checkpoint {path} has other weights: missing {sorted(tied)}, unexpected {unexpected}")
+        raise ValueError(
+            f"checkpoint {path} has other weights: missing {sorted(tied)}, unexpected {unexpected}"
+        )
     if optimizers is None:
         return
     record = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))

@@ -39,7 +39,25 @@ _WORDS = (
     "it when where Look closer then answer Answer now The Seen look Not seen search here Found No event video moment "
     "shape system user assistant many times first last after before appear appears from to"
 )
-_PUNCTUATION = ("\n", "\n\n", ". ", ", ", "? ", ".\n", "?\n", ".", ",", "?", "[", "]", "(", ")", ":", "-", " ")
+_PUNCTUATION = (
+    "\n",
+    "\n\n",
+    ". ",
+    ", ",
+    "? ",
+    ".\n",
+    "?\n",
+    ".",
+    ",",
+    "?",
+    "[",
+    "]",
+    "(",
+    ")",
+    ":",
+    "-",
+    " ",
+)
 _PATTERN = r" \(\p{Lu}\)|\p{N}+|(?: ?\p{L}+)|[.,?] |\n+| +|."
 
 
@@ -72,7 +90,12 @@ def build_tokenizer(max_seconds: int = 2400) -> PreTrainedTokenizerFast:
     """Return the word tokenizer; ``decode(encode(text)) == text`` for any text."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = [*_WORDS.split(), *COLOURS, *SHAPES, *OPTION_LETTERS]
-    pieces = [*words, *(f" {word}" for word in words), *(f" ({letter})" for letter in OPTION_LETTERS), *_PUNCTUATION]
+    pieces = [
+        *words,
+        *(f" {word}" for word in words),
+        *(f" ({letter})" for letter in OPTION_LETTERS),
+        *_PUNCTUATION,
+    ]
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     encoded = [level.pre_tokenize_str(piece)[0][0] for piece in pieces]
     numbers = [str(number) for number in range(max_seconds + 1)]
@@ -82,7 +105,9 @@ def build_tokenizer(max_seconds: int = 2400) -> PreTrainedTokenizerFast:
         [pre_tokenizers.Split(Regex(_PATTERN), behavior="isolated"), level]
     )  # type: ignore[assignment]
     tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
-    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in (*SPECIAL_TOKENS, *RELEVANCE_TOKENS)])
+    tokenizer.add_special_tokens(
+        [AddedToken(token, special=True) for token in (*SPECIAL_TOKENS, *RELEVANCE_TOKENS)]
+    )
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in GRAMMAR_TOKENS])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>",
@@ -146,7 +171,9 @@ def build_checkpoint(
     )
 
 
-def write_episode_defaults(folder: str | Path, *, frame_size: int, skim_frames: int = 16, crop_frames: int = 12) -> None:
+def write_episode_defaults(
+    folder: str | Path, *, frame_size: int, skim_frames: int = 16, crop_frames: int = 12
+) -> None:
     """Write ``timeloupe.json`` beside a small checkpoint."""
     settings = {
         "timestamp_format": "{:.0f}",

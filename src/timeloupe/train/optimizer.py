@@ -53,7 +53,9 @@ def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:
     return wide.T if matrix.shape[0] > matrix.shape[1] else wide
 
 
-def build_optimizers(model: nn.Module, name: OptimizerName, lr: float, weight_decay: float = 0.0) -> list[torch.optim.Optimizer]:
+def build_optimizers(
+    model: nn.Module, name: OptimizerName, lr: float, weight_decay: float = 0.0
+) -> list[torch.optim.Optimizer]:
     """Return the optimizers of a model's trainable parameters.
 
     Args:
@@ -73,7 +75,10 @@ def build_optimizers(model: nn.Module, name: OptimizerName, lr: float, weight_de
         raise boundary("optimizer", name, ("adamw", "muon"))
     blocks = [parameter for key, parameter in named if parameter.ndim == 2 and "embed" not in key]
     rest = [parameter for key, parameter in named if not (parameter.ndim == 2 and "embed" not in key)]
-    return [Muon(blocks, lr=lr), torch.optim.AdamW(rest, lr=0.15 * lr, weight_decay=weight_decay, betas=(0.9, 0.98))]
+    return [
+        Muon(blocks, lr=lr),
+        torch.optim.AdamW(rest, lr=0.15 * lr, weight_decay=weight_decay, betas=(0.9, 0.98)),
+    ]
 
 
 def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], factor: float) -> None:

@@ -46,7 +46,12 @@ class TrainRow:
 def to_episode(row: TrainRow, loaded: LoadedModel, mask: Mask) -> TokenEpisode:
     """Return a row as the model gets it, with the turns that ``mask`` keeps as targets."""
     return render(
-        row.messages, row.clips, loaded.chat, loaded.layout, trained=trained_turns(row.num_turns, mask), ask_reply=False
+        row.messages,
+        row.clips,
+        loaded.chat,
+        loaded.layout,
+        trained=trained_turns(row.num_turns, mask),
+        ask_reply=False,
     )
 
 
@@ -83,7 +88,9 @@ def read_clips(messages: Sequence[Message], cache: FrameCache | None) -> tuple[n
         with VideoReader(ref.video, cache) as reader:
             frames = reader.read(ref.at_seconds, ref.size_wh)
         if frames.at_seconds != ref.at_seconds:
-            raise VideoError(ref.video, "the frames at the recorded times are others now", hint="was the file replaced?")
+            raise VideoError(
+                ref.video, "the frames at the recorded times are others now", hint="was the file replaced?"
+            )
         clips.append(frames.pixels)
     return tuple(clips)
 

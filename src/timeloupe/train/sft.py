@@ -38,7 +38,9 @@ POOL_BATCHES = 8
 Log = Callable[[dict[str, Any]], None]
 
 
-def train_sft(recipe: SftRecipe, folder: str | Path, *, resume: bool = False, on_log: Log | None = None) -> Path:
+def train_sft(
+    recipe: SftRecipe, folder: str | Path, *, resume: bool = False, on_log: Log | None = None
+) -> Path:
     """Train as the recipe says and return the folder of the finished checkpoint (``folder/model``).
 
     ``folder`` gets recipe.json, metrics.jsonl (one line per 10 steps), a checkpoint every ``checkpoint_every`` steps.
@@ -65,7 +67,9 @@ def train_sft(recipe: SftRecipe, folder: str | Path, *, resume: bool = False, on
         start = progress.step if number == progress.stage else 0
         if (folder / "checkpoint").exists():
             load_checkpoint(folder, loaded, optimizers if start else None)
-        update = _align if isinstance(stage, AlignmentStage) else _RowUpdate(stage, loaded, folder, recipe.seed)
+        update = (
+            _align if isinstance(stage, AlignmentStage) else _RowUpdate(stage, loaded, folder, recipe.seed)
+        )
         loaded.model.train()
         for step in range(start, stage.steps):
             set_learning_rate(optimizers, schedule(step, stage.steps, decay=stage.decay))
@@ -76,7 +80,16 @@ def train_sft(recipe: SftRecipe, folder: str | Path, *, resume: bool = False, on
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             seconds = time.perf_counter() - began
-            log({"stage": stage.name, "step": step, "loss": loss, "norm": norm.item(), "seconds": seconds, **figures})
+            log(
+                {
+                    "stage": stage.name,
+                    "step": step,
+                    "loss": loss,
+                    "norm": norm.item(),
+                    "seconds": seconds,
+                    **figures,
+                }
+            )
             if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < stage.steps:
                 save_checkpoint(folder, loaded, optimizers, Progress(number, step + 1))
         save_checkpoint(folder, loaded, optimizers, Progress(number + 1, 0))
@@ -99,7 +112,9 @@ class _RowUpdate:
         self.hook: Any = None
         if isinstance(stage, WorldStage) and stage.readout_weight:
             self.vocabulary = read_vocabulary(loaded.tokenizer)
-            self.weights = {name: stage.readout_weight * (1.0 if name == "relevance" else 0.5) for name in ROTATIONS}
+            self.weights = {
+                name: stage.readout_weight * (1.0 if name == "relevance" else 0.5) for name in ROTATIONS
+            }
             layers = loaded.model.base_model.language_model.layers
             layer = layers[min(stage.readout_layer, len(layers)) - 1]
             self.hook = layer.register_forward_hook(lambda module, inputs, output: self.middle.append(output))
@@ -115,7 +130,11 @@ class _RowUpdate:
         parts = [rows[at : at + size] for at in range(0, len(rows), size)]
         episodes = [[to_episode(row, loaded, stage.mask) for row in part] for part in parts]
         num_targets = sum(
-            len(segment.token_ids) for part in episodes for one in part for segment in one.segments if segment.trained
+            len(segment.token_ids)
+            for part in episodes
+            for one in part
+            for segment in one.segments
+            if segment.trained
         )
         figures: dict[str, float] = {"targets": num_targets}
         total = 0.0
@@ -128,7 +147,9 @@ class _RowUpdate:
             if self.vocabulary is not None:
                 text = loaded.model.base_model.language_model
                 found = readouts(batch, *_frame_targets(part), self.vocabulary)
-                extra, right = readout_loss(text.embed_tokens.weight, text.norm(self.middle[-1]), found, self.weights)
+                extra, right = readout_loss(
+                    text.embed_tokens.weight, text.norm(self.middle[-1]), found, self.weights
+                )
                 loss = loss + extra * (len(part) / len(rows))
                 figures |= right
             loss.backward()
@@ -153,7 +174,9 @@ def _align(stage: Any, loaded: LoadedModel, step: int) -> tuple[float, dict[str,
     return loss.item(), shares
 
 
-def _row_source(stage: RowStage, loaded: LoadedModel, folder: Path, seed: int) -> Callable[[int, int], list[TrainRow]]:
+def _row_source(
+    stage: RowStage, loaded: LoadedModel, folder: Path, seed: int
+) -> Callable[[int, int], list[TrainRow]]:
     if isinstance(stage, WorldStage):
         settings = EpisodeSettings(**loaded.layout.details.get("episode", {}))
         protocol = PROTOCOLS[loaded.layout.details.get("protocol", "small")]
@@ -165,7 +188,9 @@ def _row_source(stage: RowStage, loaded: LoadedModel, folder: Path, seed: int) -
     path = path / "trajectories.jsonl" if path.is_dir() else path
     trajectories = [trajectory for trajectory in read_trajectories(path) if trajectory.turns]
     if not trajectories:
-        raise ConfigError(f"no trajectory with a turn in {str(path)!r}, nothing to train on; record some first")
+        raise ConfigError(
+            f"no trajectory with a turn in {str(path)!r}, nothing to train on; record some first"
+        )
     cache = FrameCache(1 << 30)
 
     def pool(index: int, size: int) -> list[TrainRow]:
@@ -197,7 +222,9 @@ _GATES = {
 """Accuracy of the token after these tokens: mean token accuracy hides a model that cannot ground."""
 
 
-def _gates(loaded: LoadedModel, before_N: torch.Tensor, targets_N: torch.Tensor, right_N: torch.Tensor) -> dict[str, float]:
+def _gates(
+    loaded: LoadedModel, before_N: torch.Tensor, targets_N: torch.Tensor, right_N: torch.Tensor
+) -> dict[str, float]:
     figures: dict[str, float] = {}
     known = loaded.tokenizer.get_vocab()
     for name, tokens in _GATES.items():
@@ -221,9 +248,13 @@ def _open_run(recipe: SftRecipe, folder: Path, resume: bool) -> Progress:
     path, text = folder / "recipe.json", recipe.model_dump_json(indent=2) + "\n"
     if path.exists():
         if not resume:
-            raise ConfigError(f"{str(folder)!r} already holds a run; use --resume to go on with it, or a new folder")
+            raise ConfigError(
+                f"{str(folder)!r} already holds a run; use --resume to go on with it, or a new folder"
+            )
         if path.read_text(encoding="utf-8") != text:
-            raise ConfigError(f"{str(folder)!r} holds the run of another recipe; resume with that recipe, or use a new folder")
+            raise ConfigError(
+                f"{str(folder)!r} holds the run of another recipe; resume with that recipe, or use a new folder"
+            )
     path.write_text(text, encoding="utf-8")
     return read_progress(folder) or Progress(0, 0)
 

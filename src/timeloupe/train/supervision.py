@@ -61,10 +61,14 @@ def read_vocabulary(tokenizer: Any) -> Vocabulary:
         ConfigError: It is another model's tokenizer.
     """
     known = tokenizer.get_vocab()
-    tokens = {label: f"<|{label}|>" for label in RELEVANCE_LABELS} | {str(digit): str(digit) for digit in range(10)}
+    tokens = {label: f"<|{label}|>" for label in RELEVANCE_LABELS} | {
+        str(digit): str(digit) for digit in range(10)
+    }
     missing = [token for token in tokens.values() if token not in known]
     if missing:
-        raise ConfigError(f"the tokenizer has no {missing[0]!r}: set the stage's readout_weight to 0 for this model")
+        raise ConfigError(
+            f"the tokenizer has no {missing[0]!r}: set the stage's readout_weight to 0 for this model"
+        )
     numbers: list[int] = []
     while str(len(numbers)) in known:
         numbers.append(known[str(len(numbers))])
@@ -91,7 +95,10 @@ class Readout:
 
 
 def readouts(
-    batch: ModelBatch, labels: Sequence[Sequence[str]], seconds: Sequence[Sequence[int]], vocabulary: Vocabulary
+    batch: ModelBatch,
+    labels: Sequence[Sequence[str]],
+    seconds: Sequence[Sequence[int]],
+    vocabulary: Vocabulary,
 ) -> dict[str, Readout]:
     """Return the read-outs of a batch by name; those without a place are left out.
 

@@ -23,7 +23,15 @@ from timeloupe.video.decode import Frames, VideoReader
 from timeloupe.video.sampling import crop_times, skim_times
 from timeloupe.world.encode import make_videos
 from timeloupe.world.render import WorldRenderer
-from timeloupe.world.script import COLOURS, SHAPES, ScriptSettings, WorldScript, generator, make_script, training_seed
+from timeloupe.world.script import (
+    COLOURS,
+    SHAPES,
+    ScriptSettings,
+    WorldScript,
+    generator,
+    make_script,
+    training_seed,
+)
 from timeloupe.world.teacher import (
     LETTERS,
     Teacher,
@@ -105,7 +113,11 @@ class WorldRows:
         training_seed(self.seed)
         if self.mp4_folder is not None:
             made = make_videos(
-                self.mp4_folder, seed=self.seed, num_videos=self.num_videos, settings=self.script_settings, tasks=()
+                self.mp4_folder,
+                seed=self.seed,
+                num_videos=self.num_videos,
+                settings=self.script_settings,
+                tasks=(),
             )
             self._files = [(video.script, video.path) for video in made]
 
@@ -134,7 +146,9 @@ class WorldRows:
             direct = kind < self.mix.direct
             first = not direct and kind < self.mix.direct + self.mix.first_reply
             wrong = not direct and not first and random.random() < self.mix.wrong_first
-            yield self.row(script, question, reader, tools=not direct, first_reply=first, wrong=wrong, random=random)
+            yield self.row(
+                script, question, reader, tools=not direct, first_reply=first, wrong=wrong, random=random
+            )
         if isinstance(reader, VideoReader):
             reader.close()
 
@@ -226,7 +240,10 @@ class _Play:
 def recall_row(protocol: Protocol, random: np.random.Generator) -> TrainRow:
     """Return a text-only row: four options, and six digits among them with their letters."""
     digits = random.permutation(10)[:4].tolist()
-    colour, shape = list(COLOURS)[int(random.integers(len(COLOURS)))], SHAPES[int(random.integers(len(SHAPES)))]
+    colour, shape = (
+        list(COLOURS)[int(random.integers(len(COLOURS)))],
+        SHAPES[int(random.integers(len(SHAPES)))],
+    )
     lines = [f"Which digit does the {shape} carry in the {colour} scene?"]
     lines += [f"{LETTERS[index]}. {digit}" for index, digit in enumerate(digits)]
     replies = [

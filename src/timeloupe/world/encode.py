@@ -18,12 +18,12 @@ from timeloupe.world.render import NATIVE_SIZE, WorldRenderer
 from timeloupe.world.script import SHAPES, ScriptSettings, WorldScript, make_script
 from timeloupe.world.teacher import make_question, to_example
 
-KEYFRAME_SECONDS = 2
+KEYFRAME_SECONDS = 1
 TASKS: tuple[Task, ...] = ("grounding", "multiple_choice", "multi_segment", "what_when_where")
 
 
 def encode_mp4(script: WorldScript, path: str | Path, *, crf: int = 23) -> None:
-    """Write a script as H.264 MP4, 128 x 128, constant frame rate, a keyframe every two seconds.
+    """Write a script as H.264 MP4, 128 x 128, constant frame rate, a keyframe every second.
 
     The file appears under its name only when it is whole.
 
@@ -64,7 +64,9 @@ class WorldVideo:
     examples: tuple[Example, ...]
 
 
-def world_examples(script: WorldScript, *, id: str, video: str, tasks: Sequence[Task], per_task: int = 1) -> list[Example]:
+def world_examples(
+    script: WorldScript, *, id: str, video: str, tasks: Sequence[Task], per_task: int = 1
+) -> list[Example]:
     """Return the questions of one video, ``per_task`` of each task; fewer if the video holds fewer different ones."""
     examples: list[Example] = []
     for task in tasks:
@@ -84,7 +86,9 @@ def _example(script: WorldScript, task: Task, attempt: int, *, id: str, video: s
         return to_example(make_question(script, task, attempt), id=id, video=video)
     if task == "multi_segment":
         shapes = [shape for shape in SHAPES if any(event.shape == shape for event in script.events)]
-        shape = sorted(shapes, key=lambda name: -sum(event.shape == name for event in script.events))[attempt % len(shapes)]
+        shape = sorted(shapes, key=lambda name: -sum(event.shape == name for event in script.events))[
+            attempt % len(shapes)
+        ]
         segments = tuple(event.segment for event in script.events if event.shape == shape)
         return Example(
             id=id, video=video, question=f"List every time at which a {shape} is visible.", segments=segments,
@@ -104,7 +108,9 @@ def _example(script: WorldScript, task: Task, attempt: int, *, id: str, video: s
 
 
 def _rounded(box: Box) -> Box:
-    return box.model_copy(update={key: round(getattr(box, key), 4) for key in ("at_seconds", "x1", "y1", "x2", "y2")})
+    return box.model_copy(
+        update={key: round(getattr(box, key), 4) for key in ("at_seconds", "x1", "y1", "x2", "y2")}
+    )
 
 
 def make_videos(
@@ -148,6 +154,7 @@ def make_videos(
 
 def script_truth(script: WorldScript) -> dict[str, Any]:
     """Return everything true in a video as JSON: scenes, events, captions, and one box a second of each event."""
+
     def span(segment: Segment) -> list[float]:
         return [segment.start_seconds, segment.end_seconds]
 
@@ -184,8 +191,12 @@ def write_world(folder: str | Path, videos: Iterator[WorldVideo]) -> tuple[int, 
     text = "".join(row + "\n" for row in rows)
     target = folder / "examples.jsonl"
     if target.exists() and target.read_text(encoding="utf-8") != text:
-        raise ConfigError(f"{target} lists other examples than these settings make, got other settings; use a new folder")
-    truth = "".join(json.dumps({"video": f"videos/{v.path.name}", **script_truth(v.script)}) + "\n" for v in made)
+        raise ConfigError(
+            f"{target} lists other examples than these settings make, got other settings; use a new folder"
+        )
+    truth = "".join(
+        json.dumps({"video": f"videos/{v.path.name}", **script_truth(v.script)}) + "\n" for v in made
+    )
     (folder / "truth.jsonl").write_text(truth, encoding="utf-8")
     target.write_text(text, encoding="utf-8")
     return len(made), len(rows)

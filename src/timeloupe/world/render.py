@@ -68,7 +68,9 @@ class WorldRenderer:
         frame = self._backgrounds[self.script.scene_at(at_seconds)].copy()
         x_phase, y_phase, speed = self._speck
         x = int((0.5 + 0.46 * math.sin(2 * math.pi * (x_phase + speed * at_seconds))) * (NATIVE_SIZE - 6))
-        y = int((0.5 + 0.46 * math.sin(2 * math.pi * (y_phase + 1.3 * speed * at_seconds))) * (NATIVE_SIZE - 6))
+        y = int(
+            (0.5 + 0.46 * math.sin(2 * math.pi * (y_phase + 1.3 * speed * at_seconds))) * (NATIVE_SIZE - 6)
+        )
         frame[y : y + 6, x : x + 6] = 240
         event = self.script.event_at(at_seconds)
         if event is not None:

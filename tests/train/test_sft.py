@@ -1,0 +1,136 @@
+"""The training loop: learns, resumes to the same numbers, and does not care how a batch is cut."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.model.tiny import tiny_checkpoint
+from tests.train.tiny import tiny_recipe
+from timeloupe.environment.rollout import play
+from timeloupe.environment.settings import make_settings
+from timeloupe.environment.teacher_policy import TeacherPolicy
+from timeloupe.errors import ConfigError
+from timeloupe.model.load import load_model
+from timeloupe.policy.local import LocalPolicy
+from timeloupe.prompt.protocol import PROTOCOLS
+from timeloupe.runs import create_run
+from timeloupe.train import sft
+from timeloupe.train.recipe import SftRecipe
+from timeloupe.world.encode import make_videos
+from timeloupe.world.script import ScriptSettings
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_run_from_nothing_ends_in_a_model_that_plays(tmp_path: Path) -> None:
+    recipe = SftRecipe(**tiny_recipe(steps=20, mp4=True))
+    model = sft.train_sft(recipe, tmp_path / "run")
+    rows = metrics(tmp_path / "run")
+    assert rows[-1]["step"] == 20
+    assert rows[-1]["loss"] < rows[-2]["loss"]
+    loaded = load_model(model, device="cpu")
+    (video,) = make_videos(tmp_path, seed=3, num_videos=1, settings=ScriptSettings(60, 61))
+    examples = [example.model_copy(update={"video": str(video.path)}) for example in video.examples]
+    settings = make_settings(loaded.layout.details["episode"])
+    played = play(
+        examples, LocalPolicy(loaded), PROTOCOLS[loaded.layout.details["protocol"]], settings, seed=0
+    )
+    assert all(trajectory.stop != "infrastructure" and trajectory.turns for trajectory in played)
+
+
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = SftRecipe(**tiny_recipe(steps=6))
+    sft.train_sft(recipe, tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    real, calls = sft.token_loss, []
+
+    def dies(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 5:
+            raise Killed
+        return real(*arguments)
+
+    monkeypatch.setattr(sft, "token_loss", dies)
+    with pytest.raises(Killed):
+        sft.train_sft(recipe, tmp_path / "killed")
+    monkeypatch.setattr(sft, "token_loss", real)
+    with pytest.raises(ConfigError, match="--resume"):
+        sft.train_sft(recipe, tmp_path / "killed")
+    other = SftRecipe(**tiny_recipe(steps=7))
+    with pytest.raises(ConfigError, match="another recipe"):
+        sft.train_sft(other, tmp_path / "killed", resume=True)
+    sft.train_sft(recipe, tmp_path / "killed", resume=True)
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert whole.keys() == resumed.keys()
+    for key, value in whole.items():
+        assert torch.equal(value, resumed[key]), key
+
+
+def test_same_seed_same_numbers_other_seed_others(tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        sft.train_sft(SftRecipe(**(tiny_recipe(steps=2) | {"seed": seed})), tmp_path / name)
+    one, same, other = (weights(tmp_path / name) for name in "abc")
+    assert all(torch.equal(value, same[key]) for key, value in one.items())
+    assert any(not torch.equal(value, other[key]) for key, value in one.items())
+
+
+def test_one_batch_of_eight_is_eight_of_one(tmp_path: Path) -> None:
+    for name, micro in (("whole", None), ("cut", 1)):
+        recipe = tiny_recipe(steps=1, batch=8, micro_batch=micro, readout_weight=0.0, optimizer="adamw")
+        sft.train_sft(SftRecipe(**recipe), tmp_path / name)
+    whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    for key, value in whole.items():
+        torch.testing.assert_close(value, cut[key], atol=2e-3, rtol=0, msg=key)
+    first, second = (load_gradient_norm(tmp_path / name) for name in ("whole", "cut"))
+    assert first == pytest.approx(second, rel=1e-3)
+
+
+def load_gradient_norm(folder: Path) -> float:
+    state = load_file(folder / "checkpoint" / "optimizer.safetensors")
+    moments = [value for key, value in state.items() if key.endswith("exp_avg")]
+    return float(torch.cat([value.flatten() for value in moments]).norm())
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "qwen2_5_vl"])
+def test_a_foreign_checkpoint_learns_recorded_trajectories(tmp_path: Path, family: str) -> None:
+    (video,) = make_videos(tmp_path, seed=3, num_videos=1, settings=ScriptSettings(60, 61))
+    examples = [example.model_copy(update={"video": str(video.path)}) for example in video.examples]
+    policy = TeacherPolicy({example.id: (video.script, example) for example in examples})
+    settings = make_settings(
+        {
+            "skim_frames": 4,
+            "crop_max_frames": 4,
+            "frame_size_wh": [64, 64] if family == "qwen3_vl" else [56, 56],
+        }
+    )
+    run = create_run(tmp_path / "teacher", {"command": "test"})
+    for trajectory in play(examples, policy, PROTOCOLS["videotemp"], settings, seed=0):
+        run.append(trajectory)
+    tiny_checkpoint(tmp_path / "tiny", family)
+    stage = {
+        "name": "sft", "kind": "trajectories", "path": str(tmp_path / "teacher"), "steps": 20, "batch": 2, "lr": 3e-3,
+        "mask": "last_two_turns", "micro_batch": 1,
+    }  # fmt: skip
+    recipe = {"model": {"checkpoint": str(tmp_path / "tiny"), "device": "cpu"}, "stages": [stage]}
+    sft.train_sft(SftRecipe(**recipe), tmp_path / "run")
+    rows = metrics(tmp_path / "run")
+    assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
+    assert load_model(tmp_path / "run" / "model", device="cpu").layout.family == family

@@ -1,0 +1,98 @@
+"""World scripts: deterministic, consistent, and never shared between training and evaluation."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from timeloupe.errors import ConfigError
+from timeloupe.world.script import (
+    DURATION_BINS_SECONDS,
+    EVALUATION_SEEDS,
+    SHAPES,
+    ScriptSettings,
+    make_script,
+    training_seed,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+seeds = st.integers(0, 2**31)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seeds, st.integers(0, 10_000))
+def test_a_script_is_consistent(seed: int, index: int) -> None:
+    script = make_script(seed, index)
+    assert script == make_script(seed, index)
+    assert script.scenes[0].segment.start_seconds == 0
+    assert script.scenes[-1].segment.end_seconds == script.duration_seconds
+    assert len({scene.colour for scene in script.scenes}) == len(script.scenes)
+    for before, after in zip(script.scenes, script.scenes[1:], strict=False):
+        assert before.segment.end_seconds == after.segment.start_seconds
+        # A skim of 16 frames shows every scene at least twice.
+        assert before.segment.length_seconds >= 2.9 * script.duration_seconds / 16
+    for event in script.events:
+        scene = script.scenes[event.scene_index].segment
+        assert (
+            scene.start_seconds
+            <= event.segment.start_seconds
+            < event.segment.end_seconds
+            <= scene.end_seconds
+        )
+        assert event.segment.start_seconds <= event.digit_segment.start_seconds
+        assert event.digit_segment.end_seconds <= event.segment.end_seconds
+        middle = (event.digit_segment.start_seconds + event.digit_segment.end_seconds) / 2
+        assert script.event_at(middle) == event
+        assert script.scene_at(middle) == event.scene_index
+        assert event.shape in SHAPES
+        box = event.box(middle)
+        assert 0 <= box.x1 < box.x2 <= 1
+    spans = sorted((event.segment.start_seconds, event.segment.end_seconds) for event in script.events)
+    assert all(one[1] <= other[0] for one, other in zip(spans, spans[1:], strict=False)), (
+        "events never overlap"
+    )
+    assert len({(event.scene_index, event.shape) for event in script.events}) == len(script.events)
+
+
+def test_other_seeds_give_other_videos() -> None:
+    scripts = {make_script(seed, index).events for seed in range(5) for index in range(20)}
+    assert len(scripts) == 100
+
+
+@pytest.mark.parametrize("bin_name", list(DURATION_BINS_SECONDS))
+def test_durations_stay_in_their_bin(bin_name: str) -> None:
+    low, high = DURATION_BINS_SECONDS[bin_name]
+    for index in range(30):
+        assert low - 0.1 <= make_script(3, index, ScriptSettings(low, high)).duration_seconds <= high + 0.1
+
+
+def test_several_instances_and_distractors_occur() -> None:
+    scripts = [make_script(1, index) for index in range(50)]
+    assert any(len({event.shape for event in script.events}) < len(script.events) for script in scripts)
+    assert any(event.distractor for script in scripts for event in script.events)
+
+
+@pytest.mark.parametrize("seed", [EVALUATION_SEEDS[0], EVALUATION_SEEDS[-1], -1])
+def test_training_refuses_evaluation_seeds(seed: int) -> None:
+    with pytest.raises(ConfigError, match="kept for evaluation"):
+        training_seed(seed)
+
+
+def test_no_recipe_touches_an_evaluation_seed() -> None:
+    found = 0
+    for path in ROOT.glob("recipes/**/*.toml"):
+        for stage in tomllib.loads(path.read_text(encoding="utf-8")).get("stages", []):
+            if "world_seed" in stage:
+                assert stage["world_seed"] not in EVALUATION_SEEDS, path
+                found += 1
+    assert found
+
+
+@pytest.mark.parametrize(
+    "bad", [ScriptSettings(1, 2), ScriptSettings(300, 200), ScriptSettings(num_scenes=9)]
+)
+def test_impossible_settings_are_refused(bad: ScriptSettings) -> None:
+    with pytest.raises(ConfigError):
+        make_script(0, 0, bad)
