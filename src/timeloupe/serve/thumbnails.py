@@ -17,13 +17,13 @@ from timeloupe.video.image import to_jpeg
 
 LONGEST_SIDE = 192
 JPEG_QUALITY = 72
-STRIP_ASPECT = 13.0
-"""Width over height of a filmstrip on the page: with the frames' own aspect it says how many pictures fill one."""
+STRIP_ASPECT = 22.0
+"""Width over height of the widest filmstrip on the page, were its frames cut to 0.6 of their width."""
 
 MAX_PICTURES = 2400
 """Pictures a page may hold, about 5 kB each."""
 
-_MOST_PER_VIEW = (20, 12, 8, 5)
+_MOST_PER_VIEW = (24, 12, 8, 5)
 
 
 @dataclass(frozen=True)

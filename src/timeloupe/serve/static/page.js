@@ -99,13 +99,13 @@ function thin(items, most) {
   return Array.from({ length: most }, (_, i) => items[Math.floor(((2 * i + 1) * items.length) / (2 * most))]);
 }
 
-// Equal tiles over the time that the view covers; each shows the frame nearest to its place that has a picture.
+// Equal tiles over the time that the view covers, as many as fit when cut to 0.6 of a frame's width.
 function strip(shown, span, width, height, note) {
   const film = make("div", "strip");
   film.style.height = `${height}px`;
   const natural = height * (shown.size_wh[0] / shown.size_wh[1]);
   const [from, to] = shown.span.map((seconds) => (width * clip(share(span, seconds))) / 100);
-  const chosen = thin(shown.pictures, Math.max(1, Math.round((to - from) / natural)));
+  const chosen = thin(shown.pictures, Math.max(1, Math.floor((to - from) / (0.6 * natural))));
   chosen.forEach(([seconds, number], place) => {
     const picture = make("img", "");
     picture.src = run.pictures[number];
