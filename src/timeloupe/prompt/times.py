@@ -16,9 +16,10 @@ MAX_WHOLE_DIGITS = 12
 MAX_DECIMALS = 20
 
 Kind = Literal[
-    "time", "join", "and", "separator", "open", "close", "start", "end", "filler", "free", "stray", "minus"
+    "time", "join", "and", "separator", "open", "close", "start", "end", "filler", "free", "stray", "skip"
 ]
-"""``filler`` = words and signs that add nothing, ``free`` = other words, ``stray`` = other signs and unread numbers."""
+"""``filler`` = words and signs that add nothing, ``free`` = other words, ``stray`` = other signs and unread numbers,
+``skip`` = the number that follows is no time."""
 
 _TOKEN = re.compile(
     r"(?P<blank>[^\S\n]+)|(?P<line>\n)|(?P<number>[0-9.:]+)|(?P<word>[^\W\d_]+(?:_[^\W\d_]+)*)"
@@ -202,7 +203,7 @@ class _Reader:
             or "digit" in (before[0], after[0])
             or "_" in (before[1], after[1])
         )
-        if self._last() == "minus":
+        if self._last() == "skip":
             self.items.pop()
             self._refuse("segment_negative", f"a time must not be negative, got -{number[:40]}")
         elif seconds is None or glued:
@@ -227,6 +228,8 @@ class _Reader:
             if after_time:
                 self.items.pop()
             self._refuse("unit_unknown", f"times must be in seconds, M:SS or H:MM:SS, got {word}")
+            if not after_time:
+                self._add("skip")
         elif word in _JOIN:
             self._add("join")
         elif word == "and":
@@ -248,7 +251,7 @@ class _Reader:
             if before[0] == "word":
                 self._add("stray")  # "scene-2"
             else:
-                self._add("minus")
+                self._add("skip")
             return
         opens_line = before[0] == "line" or (before[0] == "blank" and self._token(at - 2)[0] == "line")
         if opens_line and after[0] == "blank":
