@@ -168,13 +168,14 @@ def ask(
     name = policy or ("scripted" if script is not None else "local" if model is not None else "small")
     if name not in POLICIES:
         raise boundary("--policy", name, POLICIES)
-    chosen = POLICIES[name](model, script, threads)
-    settings = make_settings(chosen.episode, given)
     console = Console(stderr=as_json, highlight=False)
-    trajectory = play(
-        [example], chosen.policy, PROTOCOLS[protocol or chosen.protocol], settings, seed=seed,
-        on_event=EpisodePrinter(console, example), system_prompt=system,
-    )[0]  # fmt: skip
+    with console.status("looking"):
+        chosen = POLICIES[name](model, script, threads)
+        settings = make_settings(chosen.episode, given)
+        trajectory = play(
+            [example], chosen.policy, PROTOCOLS[protocol or chosen.protocol], settings, seed=seed,
+            on_event=EpisodePrinter(console, example), system_prompt=system,
+        )[0]  # fmt: skip
     if run is not None:
         run.append(trajectory)
     if as_json:

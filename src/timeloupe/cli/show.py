@@ -50,9 +50,10 @@ class EpisodePrinter:
     def _row(self, name: str, text: str, style: str = "") -> None:
         row = Table.grid(padding=(0, 2))
         row.add_column(width=9)
-        row.add_column(ratio=1)
-        row.add_row(Text(name, style="bold"), Text(printable(text), style=style, overflow="fold"))
-        self.console.print(Padding(row, (0, 0, 0, 1)))
+        row.add_row(
+            Text(name, style="bold" if name else ""), Text(printable(text), style=style, overflow="fold")
+        )
+        self.console.print(Padding(row, (0, 0, 0, 1), expand=False))
 
     def _started(self, event: EpisodeStarted) -> None:
         example = event.example
@@ -67,14 +68,15 @@ class EpisodePrinter:
     def _turn(self, event: TurnFinished) -> None:
         turn = event.turn
         name = f"turn {event.turn_index + 1}"
-        if turn.thought.strip():
+        readable = turn.call is not None or turn.answer is not None
+        if readable and turn.thought.strip():
             self._row(name, turn.thought.strip(), "italic")
             name = ""
         if turn.call is not None:
             self._row(name, f"look closer at {segments_text(turn.call.segments)}", "cyan")
         elif turn.answer is not None:
             self._row(name, f"answer: {answer_text(turn.answer, self.example)}", "bold green")
-        elif turn.generation.text and turn.problem is not None:
+        elif turn.generation.text:
             self._row(name, turn.generation.text, "yellow")
         if turn.problem is not None:
             self._row(
@@ -139,6 +141,7 @@ def clock(seconds: float) -> str:
 
 def printable(text: str) -> str:
     """Return ``text`` without characters that could command a terminal or reorder what is read; newlines stay."""
+    text = text.replace("\t", "    ")
     return "".join(
         char if char == "\n" or unicodedata.category(char)[0] != "C" else "\N{REPLACEMENT CHARACTER}"
         for char in text
