@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
-from timeloupe.grounding import union_tiou
+from timeloupe.grounding import set_iou
 from timeloupe.serve.thumbnails import Gallery, views_of
 from timeloupe.trajectory import FrameRef, Message, Segment, StopReason, Text, Trajectory, Turn
 
@@ -134,7 +134,7 @@ def overlap_of(trajectory: Trajectory) -> float | None:
         return None
     if not trajectory.evidence:
         return None if trajectory.example.task in ("multiple_choice", "open") else 0.0
-    return union_tiou(trajectory.evidence, truth)
+    return set_iou(trajectory.evidence, truth)
 
 
 def outcome_of(trajectory: Trajectory, overlap: float | None) -> str:
