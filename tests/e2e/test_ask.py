@@ -64,7 +64,7 @@ def test_the_story_on_the_terminal(video: str, script: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     for text in (
-        "pond life.mp4", "What is it?  (multiple choice)", "C. a fish", "8 frames of", "00:00 to 00:24", "one every 3.00 s",
+        "pond life.mp4", "What is it?  (multiple choice)", "C. a fish", "8 frames of", "00:00 to 00:24", "every 3.00 s",
         "Something at [bold]twelve[/bold]", "look closer at 00:12 to 00:15.5 (12 s to 15.5 s)", "6 frames of",
         "answer: C. a fish", "evidence   00:12 to 00:15.5", "answered; 2 turns, 1 crop",
     ):  # fmt: skip
