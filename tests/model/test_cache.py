@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from tests.model.tiny import tiny_loaded
 from transformers import DynamicCache
 
+from tests.model.tiny import tiny_loaded
 from timeloupe.model.cache import ROOM, make_cache
 
 

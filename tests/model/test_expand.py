@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.model.tiny import tiny_loaded
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 
+from tests.model.tiny import tiny_loaded
 from timeloupe.errors import ConfigError
 from timeloupe.model.episode import Clip, TokenEpisode, TokenSegment
 from timeloupe.model.expand import expand, group_seconds, merge_grids

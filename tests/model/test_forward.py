@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.model.tiny import tiny_loaded
 
+from tests.model.tiny import tiny_loaded
 from timeloupe.model.episode import Clip, TokenEpisode, TokenSegment
 from timeloupe.model.expand import expand
 from timeloupe.model.forward import hidden_states, logits_at, target_logprobs

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.model.tiny import tiny_loaded
 
+from tests.model.tiny import tiny_loaded
 from timeloupe.errors import ConfigError
 from timeloupe.model.episode import Clip
 from timeloupe.model.frames import fitted_size, grid_of, patchify, resize

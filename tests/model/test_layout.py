@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.model.tiny import build_tokenizer, tiny_checkpoint, tiny_loaded
 
+from tests.model.tiny import build_tokenizer, tiny_checkpoint, tiny_loaded
 from timeloupe.errors import ConfigError, MissingError
 from timeloupe.model.layout import read_layout
 from timeloupe.model.load import load_model

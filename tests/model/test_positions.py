@@ -12,8 +12,8 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.model.tiny import tiny_loaded
 
+from tests.model.tiny import tiny_loaded
 from timeloupe.model.episode import Clip, TokenEpisode, TokenSegment
 from timeloupe.model.expand import expand
 from timeloupe.model.positions import Block, grid_times, positions

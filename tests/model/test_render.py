@@ -6,8 +6,8 @@ import copy
 
 import numpy as np
 import pytest
-from tests.model.tiny import tiny_loaded
 
+from tests.model.tiny import tiny_loaded
 from timeloupe.errors import ConfigError
 from timeloupe.model.render import ChatFormat, read_chat_format, render
 from timeloupe.trajectory import FrameRef, Generation, Message, Text

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.model.tiny import tiny_checkpoint
 
+from tests.model.tiny import tiny_checkpoint
 from timeloupe.model.load import load_model
 
 # Equal frames; frames of three sizes, which Qwen2.5-VL cuts into windows of unequal length.

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.model.tiny import tiny_loaded
 
+from tests.model.tiny import tiny_loaded
 from timeloupe.errors import ConfigError
 from timeloupe.model.episode import TokenEpisode
 from timeloupe.model.expand import expand
