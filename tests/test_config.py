@@ -15,7 +15,7 @@ from timeloupe.errors import ConfigError, MissingError
 class Optimizer(BaseModel):
     model_config = ConfigDict(extra="forbid")
     name: str = "adamw"
-    lr: float = Field(1e-5, gt=0)
+    lr: float = Field(default=1e-5, gt=0)
 
 
 class Warm(BaseModel):

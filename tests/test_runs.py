@@ -143,6 +143,7 @@ while True:
 """
     writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert writer.stdout is not None
+    count = 0
     for _ in range(50):
         count = int(writer.stdout.readline())
     os.kill(writer.pid, signal.SIGKILL)

@@ -45,31 +45,31 @@ class EpisodeSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    max_turns: int = Field(3, ge=1)
+    max_turns: int = Field(default=3, ge=1)
     tools: bool = True
     question_only: bool = False
 
-    skim_fps: float = Field(2.0, gt=0)
-    skim_frames: int = Field(256, ge=2)
+    skim_fps: float = Field(default=2.0, gt=0)
+    skim_frames: int = Field(default=256, ge=2)
     skim_pixels: Pixels = 200_704
-    skim_start_seconds: float = Field(0.0, ge=0)
-    skim_end_seconds: float | None = Field(None, gt=0)
+    skim_start_seconds: float = Field(default=0.0, ge=0)
+    skim_end_seconds: float | None = Field(default=None, gt=0)
 
-    crop_fps: float = Field(2.0, gt=0)
-    crop_min_frames: int = Field(4, ge=2)
-    crop_max_frames: int = Field(64, ge=2)
+    crop_fps: float = Field(default=2.0, gt=0)
+    crop_min_frames: int = Field(default=4, ge=2)
+    crop_max_frames: int = Field(default=64, ge=2)
     crop_pixels: Pixels = 200_704
-    crop_margin_intervals: float = Field(0.0, ge=0)
-    max_segments_per_call: int = Field(3, ge=1)
+    crop_margin_intervals: float = Field(default=0.0, ge=0)
+    max_segments_per_call: int = Field(default=3, ge=1)
 
-    min_pixels: int = Field(3_136, ge=0)
-    size_multiple: int = Field(32, ge=1)
+    min_pixels: int = Field(default=3_136, ge=0)
+    size_multiple: int = Field(default=32, ge=1)
     frame_size_wh: tuple[Side, Side] | None = None
 
-    temperature: float = Field(0.0, ge=0)
-    top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(0, ge=0)
-    max_new_tokens: int = Field(1024, ge=1)
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
+    max_new_tokens: int = Field(default=1024, ge=1)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
