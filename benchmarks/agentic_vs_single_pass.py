@@ -53,6 +53,7 @@ def interval(values: Sequence[tuple[str, float | None]]) -> dict[str, float] | N
     if not known:
         return None
     found = bootstrap_interval([value for _, value in known], [video for video, _ in known], seed=0)
+    assert found.mean is not None and found.low is not None and found.high is not None
     return {"mean": found.mean, "low": found.low, "high": found.high}
 
 
@@ -165,14 +166,14 @@ def main() -> None:
         return
     record(
         arguments.id, title=arguments.title,
-        command=f"python benchmarks/agentic_vs_single_pass.py WORLD {' '.join(path.parent.name for path in arguments.models)}",
+        command=" ".join(["python benchmarks/agentic_vs_single_pass.py WORLD", *(p.parent.name for p in arguments.models)]),
         seeds=arguments.seeds or list(range(len(arguments.models))), n=len(examples), figures=figures,
         notes=[
             f"{len(videos)} held-out MP4s of 3 to 40 minutes (evaluation seed {WORLD_SEED}), two grounding and two "
             "multiple-choice questions each; n in the rows counts questions times training seeds.",
             "mIoU and R@m (IoU >= m) over grounding questions, letter accuracy over multiple-choice questions (chance "
             "0.25); an unreadable or missing answer counts 0.",
-            "Teacher rows: perfect sight of the very frames shown; the single-pass teacher guesses when no digit is seen.",
+            "Teacher rows: perfect sight of the very frames shown; where it has seen no digit it answers A.",
             "whole video answers [0, duration); middle the middle fifth; random a random fifth and a random letter.",
         ],
     )  # fmt: skip

@@ -4,10 +4,10 @@
 
 The design, fixed before any figure was seen:
 
-1. Per seed one base model, trained on single replies only: answers without the tool, and first calls. It has never
-   seen a crop, as a base model has not.
-2. From each base, six fine-tunings of equal steps on the same kinds of rows: 25 % without the tool (as the release mixes
-   direct rows in), the rest with it: once-call rows, whose first call is right and trained under every mask but
+1. One base model, trained on single replies only: answers without the tool, and first calls. It has never seen a crop,
+   as a base model has not.
+2. From the base, per seed (which draws other videos and rows), six fine-tunings of equal steps on the same kinds of
+   rows: 25 % without the tool (as the release mixes direct rows in), the rest with it: once-call rows, whose first call is right and trained under every mask but
    `last_turn`; twice-call rows, where a first look finds nothing; and a share of 30 % or 60 % of the tool rows whose
    first call is wrong and whose second call, from the skim, is right. A wrong call errs as a labeller does: another
    scene's event (60 %, of the same shape if there is one) or a span that misses the event to one side (40 %).
@@ -40,8 +40,8 @@ VIDEOS = 45
 FIGURES = ("miou", "recall_at_0.5", "accuracy", "first_call_holds_event", "crops_per_question", "unreadable")
 
 
-def base_recipe(seed: int) -> dict[str, Any]:
-    """Return the recipe of a base model: the small model's first stages, on single replies only."""
+def base_recipe() -> dict[str, Any]:
+    """Return the recipe of the base model: the small model's first stages, on single replies only."""
     import tomllib
 
     recipe = tomllib.loads((ROOT / "recipes/sft/small.toml").read_text(encoding="utf-8"))
@@ -49,13 +49,13 @@ def base_recipe(seed: int) -> dict[str, Any]:
     lookup = stages["lookup"] | {
         "steps": BASE_STEPS, "world_seed": 21, "mix": {"direct": 0.3, "first_reply": 0.62, "recall": 0.08},
     }  # fmt: skip
-    return recipe | {"seed": seed, "stages": [stages["alignment"], stages["recall"], lookup]}
+    return recipe | {"stages": [stages["alignment"], stages["recall"], lookup]}
 
 
 def noisy_recipe(seed: int, base: Path, mask: str, share: float) -> dict[str, Any]:
     """Return the recipe of one fine-tuning."""
     stage = {
-        "name": "sft", "kind": "world", "world_seed": 22, "steps": STEPS, "batch": 16, "lr": 0.01, "decay": 0.6,
+        "name": "sft", "kind": "world", "world_seed": 30 + seed, "steps": STEPS, "batch": 16, "lr": 0.01, "decay": 0.6,
         "optimizer": "muon", "mask": mask, "mix": {"direct": 0.25, "wrong_first": share},
     }  # fmt: skip
     model = {"checkpoint": str(base), "device": "cpu", "dtype": "float32"}
@@ -75,7 +75,7 @@ def train(recipe: dict[str, Any], folder: Path) -> Path:
     return folder / "model"
 
 
-def evaluate(model: Path, world: Path, temperature: float, seed: int) -> dict[str, float]:
+def evaluate(model: Path, world: Path, temperature: float, seed: int) -> dict[str, Any]:
     """Return the figures of one model at one temperature."""
     import torch
     from agentic_vs_single_pass import BINS_MINUTES
@@ -121,7 +121,7 @@ def evaluate(model: Path, world: Path, temperature: float, seed: int) -> dict[st
 
 def one(work: Path, seed: int, job: str) -> None:
     """Do one job in this process: ``base``, or ``MASK:SHARE``."""
-    base = train(base_recipe(seed), work / f"base-{seed}")
+    base = train(base_recipe(), work / "base")
     if job == "base":
         return
     mask, share = job.split(":")
@@ -219,7 +219,7 @@ def main() -> None:
 
     if not arguments.collect:
         with ThreadPoolExecutor(arguments.jobs) as pool:
-            list(pool.map(lambda seed: run(seed, "base"), arguments.seeds))
+            run(arguments.seeds[0], "base")
             jobs = [
                 (seed, f"{mask}:{share}") for seed in arguments.seeds for share in SHARES for mask in MASKS
             ]

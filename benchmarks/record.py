@@ -78,7 +78,8 @@ def page(entries: list[dict[str, Any]]) -> str:
     for entry in entries:
         lines += ["", f"## {entry['title']}", ""]
         lines += [
-            f"`{entry['command']}` at commit {entry['commit']}, {entry['date']}, seeds {entry['seeds']}, n = {entry['n']}."
+            f"`{entry['command']}` at commit {entry['commit']}, {entry['date']}, "
+            f"seeds {entry['seeds']}, n = {entry['n']}."
         ]
         lines += [f"Hardware: {entry['hardware']}.", ""]
         columns = list(dict.fromkeys(key for row in entry["figures"].values() for key in row))

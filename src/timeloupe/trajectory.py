@@ -286,7 +286,7 @@ class Trajectory(Record):
 
     @property
     def evidence(self) -> tuple[Segment, ...]:
-        """The segments the episode stands on: those of its answer, else of the last call that gave frames, else none."""
+        """What the episode stands on: the segments of its answer, else of the last call that gave frames, else none."""
         if self.answer is not None and self.answer.segments:
             return self.answer.segments
         for turn in reversed(self.turns):

@@ -54,7 +54,7 @@ def test_a_run_from_nothing_ends_in_a_model_that_plays(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = SftRecipe(**tiny_recipe(steps=6))
+    recipe = SftRecipe(**tiny_recipe(steps=13))
     sft.train_sft(recipe, tmp_path / "whole")
 
     class Killed(Exception):
@@ -64,7 +64,7 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path, monkeypatch: p
 
     def dies(*arguments: Any) -> Any:
         calls.append(1)
-        if len(calls) == 5:
+        if len(calls) == 12:
             raise Killed
         return real(*arguments)
 
@@ -74,11 +74,13 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(sft, "token_loss", real)
     with pytest.raises(ConfigError, match="--resume"):
         sft.train_sft(recipe, tmp_path / "killed")
-    other = SftRecipe(**tiny_recipe(steps=7))
+    other = SftRecipe(**tiny_recipe(steps=14))
     with pytest.raises(ConfigError, match="another recipe"):
         sft.train_sft(other, tmp_path / "killed", resume=True)
     sft.train_sft(recipe, tmp_path / "killed", resume=True)
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    steps = [[(row["stage"], row["step"]) for row in metrics(tmp_path / name)] for name in ("whole", "killed")]
+    assert steps[0] == steps[1]
     assert whole.keys() == resumed.keys()
     for key, value in whole.items():
         assert torch.equal(value, resumed[key]), key
@@ -134,3 +136,8 @@ def test_a_foreign_checkpoint_learns_recorded_trajectories(tmp_path: Path, famil
     rows = metrics(tmp_path / "run")
     assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
     assert load_model(tmp_path / "run" / "model", device="cpu").layout.family == family
+
+
+def test_a_stage_ends_when_its_gate_is_reached(tmp_path: Path) -> None:
+    sft.train_sft(SftRecipe(**tiny_recipe(steps=30, stop_when={"first_word_right": 0.0})), tmp_path / "run")
+    assert metrics(tmp_path / "run")[-1]["step"] == 10

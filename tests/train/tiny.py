@@ -19,5 +19,5 @@ def tiny_recipe(*, steps: int = 6, mp4: bool = False, **stage: Any) -> dict[str,
         world |= {"pixels": "mp4", "num_videos": 1}
     alignment = {"name": "align", "kind": "alignment", "world_seed": 4, "steps": 2, "batch": 8, "lr": 0.01}
     return {
-        "seed": 1, "checkpoint_every": 3, "model": {"from_scratch": SIZES}, "stages": [alignment, world | stage],
+        "seed": 1, "checkpoint_every": 10, "model": {"from_scratch": SIZES}, "stages": [alignment, world | stage],
     }  # fmt: skip

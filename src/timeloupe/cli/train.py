@@ -32,7 +32,8 @@ def sft(
         from timeloupe.train.sft import train_sft
     except ModuleNotFoundError as error:
         raise MissingError(
-            f"training needs {error.name!r}; install it with `pip install torch==2.13.0` and `pip install 'timeloupe[train]'`"
+            f"training needs {error.name!r}; install it with `pip install torch==2.13.0` and "
+            "`pip install 'timeloupe[train]'`"
         ) from error
     resolved = load_recipe(recipe, set_ or [], SftRecipe)
     if dry_run:

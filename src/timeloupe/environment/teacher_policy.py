@@ -1,6 +1,7 @@
 """The world's teacher as a policy: perfect sight of the frames it is shown, and nothing else.
 
-Its score is the ceiling of what any model can reach with these views; its trajectories are training rows.
+Its score is the ceiling of what any model can reach with these views (where it has not seen the digit it answers A, and
+so is right as often as chance); its trajectories are training rows.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class TeacherPolicy:
         for request in requests:
             views = [ref.at_seconds for message in request.messages for ref in message.frame_refs]
             last = len(request.generations) + 1 >= self._max_turns
-            text = self._teachers[request.example_id].reply(views, tools=self._tools, must_answer=last)
+            text = self._teachers[request.example_id].reply(
+                views, tools=self._tools, must_answer=last, unseen_letter="A"
+            )
             found.append(Generation(text=text))
         return found

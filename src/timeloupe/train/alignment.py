@@ -6,6 +6,8 @@ Extra supervision that the papers do not have.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -59,9 +61,10 @@ def alignment_loss(
     clip = Clip(frames_NHWC, tuple(float(index) for index in range(len(frames_NHWC))))
     patches = patchify([clip], loaded.layout)
     grid = merge_grids(torch.tensor([grid_of(clip, loaded.layout)]))
-    tokens_NH = loaded.model.base_model.visual(patches, grid_thw=grid, return_dict=True).pooler_output
+    core: Any = loaded.model.base_model
+    tokens_NH = core.visual(patches, grid_thw=grid, return_dict=True).pooler_output
     tokens_NH = F.rms_norm(tokens_NH, (tokens_NH.shape[-1],))
-    embeddings_VH = loaded.model.get_input_embeddings().weight
+    embeddings_VH = core.language_model.embed_tokens.weight
     total = tokens_NH.new_zeros(())
     shares: dict[str, float] = {}
     for column, (name, ids) in enumerate(vocabularies.items()):

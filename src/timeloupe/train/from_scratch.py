@@ -8,7 +8,6 @@ whole second from 0 to ``max_seconds`` are one token each, and everything else f
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,7 +118,8 @@ def build_config(size: SmallModelSize, tokenizer: PreTrainedTokenizerFast) -> Qw
     """Return the Qwen3-VL configuration of the small model."""
     head = size.hidden // size.heads
     third = head // 2 // 3
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
+    known = tokenizer.get_vocab()
+    ids = {token: known[token] for token in SPECIAL_TOKENS}
     text: dict[str, Any] = {
         "vocab_size": len(tokenizer), "hidden_size": size.hidden, "intermediate_size": size.feed_forward,
         "num_hidden_layers": size.layers, "num_attention_heads": size.heads, "num_key_value_heads": size.heads,
@@ -163,7 +163,8 @@ def build_checkpoint(
     model = Qwen3VLForConditionalGeneration(build_config(size, tokenizer))
     # Copying a time from the prompt into the answer needs embeddings of about unit length: at the library's 0.02 the
     # logits of 2,400 seconds stay near equal for thousands of steps.
-    torch.nn.init.normal_(model.get_input_embeddings().weight, std=0.1)
+    embeddings: Any = model.get_input_embeddings()
+    torch.nn.init.normal_(embeddings.weight, std=0.1)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     write_episode_defaults(
@@ -187,14 +188,3 @@ def write_episode_defaults(
         },
     }  # fmt: skip
     (Path(folder) / "timeloupe.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-
-
-def covered(text: str, tokenizer: PreTrainedTokenizerFast) -> Sequence[str]:
-    """Return the words of ``text`` that the tokenizer has no token for: words the model has never been taught."""
-    known = tokenizer.get_vocab()
-    unknown: list[str] = []
-    for word in text.replace("?", " ").replace(",", " ").replace(".", " ").split():
-        ids = tokenizer.encode(f" {word}", add_special_tokens=False)
-        if len(ids) > 2 and word not in known:
-            unknown.append(word)
-    return unknown

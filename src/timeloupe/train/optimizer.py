@@ -90,7 +90,7 @@ def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], factor: float
 
 
 def schedule(step: int, steps: int, *, warmup: float = 0.03, decay: float = 0.4) -> float:
-    """Return the factor on the peak rate: linear warm-up, flat, linear decay to 0 over the last ``decay`` of the steps."""
+    """Return the factor on the peak rate: linear warm-up, flat, linear decay to 0 over the last ``decay`` share."""
     warm = min(1.0, (step + 1) / max(warmup * steps, 1.0))
     cool = min(1.0, (steps - step) / max(decay * steps, 1.0))
     return warm * cool

@@ -59,6 +59,7 @@ class OptimizedStage(RecipePart):
         optimizer: ``adamw``, or ``muon`` for training from nothing.
         decay: Share of the steps, at the end, over which the rate falls to 0.
         clip_norm: Gradient norm limit.
+        stop_when: End the stage before its last step once every named figure of metrics.jsonl is at least this high.
     """
 
     name: str
@@ -68,6 +69,7 @@ class OptimizedStage(RecipePart):
     optimizer: OptimizerName = "adamw"
     decay: float = Field(0.4, ge=0, le=1)
     clip_norm: float = Field(1.0, gt=0)
+    stop_when: dict[str, float] = {}
 
 
 class AlignmentStage(OptimizedStage):
@@ -146,13 +148,13 @@ class SftRecipe(RecipePart):
         seed: Seeds initial weights; rows have their stages' seeds.
         model: Where the model comes from.
         stages: Played in order.
-        checkpoint_every: Steps between checkpoints.
+        checkpoint_every: Steps between checkpoints, a multiple of 10 so that a resumed run logs the same averages.
     """
 
     seed: int = 0
     model: ModelPart
     stages: tuple[Stage, ...] = Field(min_length=1)
-    checkpoint_every: int = Field(200, gt=0)
+    checkpoint_every: int = Field(200, gt=0, multiple_of=10)
 
     @model_validator(mode="after")
     def _unique_names(self) -> Self:

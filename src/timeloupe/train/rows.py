@@ -11,8 +11,8 @@ from timeloupe.errors import ConfigError, VideoError
 from timeloupe.model.episode import TokenEpisode
 from timeloupe.model.load import LoadedModel
 from timeloupe.model.render import render
-from timeloupe.trajectory import FrameRef, Message, Text, Trajectory
 from timeloupe.train.masking import Mask, trained_turns
+from timeloupe.trajectory import FrameRef, Message, Text, Trajectory
 from timeloupe.video.cache import FrameCache
 from timeloupe.video.decode import VideoReader
 

@@ -35,7 +35,11 @@ from timeloupe.world.teacher import whole_seconds
 POOL_BATCHES = 8
 """Batches are cut from a pool of this many, sorted by length, so that little is padded."""
 
+LOG_EVERY = 10
+"""Steps that a row of metrics.jsonl averages."""
+
 Log = Callable[[dict[str, Any]], None]
+Update = Callable[[Any, LoadedModel, int], tuple[float, dict[str, float]]]
 
 
 def train_sft(
@@ -43,7 +47,8 @@ def train_sft(
 ) -> Path:
     """Train as the recipe says and return the folder of the finished checkpoint (``folder/model``).
 
-    ``folder`` gets recipe.json, metrics.jsonl (one line per 10 steps), a checkpoint every ``checkpoint_every`` steps.
+    ``folder`` gets recipe.json, metrics.jsonl (one line per ``LOG_EVERY`` steps) and, every ``checkpoint_every``
+    steps, a checkpoint.
 
     Args:
         recipe: What to do.
@@ -58,7 +63,7 @@ def train_sft(
     progress = _open_run(recipe, folder, resume)
     loaded = _load(recipe, folder)
     torch.manual_seed(recipe.seed)
-    log = _logger(folder, progress, on_log)
+    log = _logger(folder, progress, [stage.name for stage in recipe.stages], on_log)
     for number, stage in enumerate(recipe.stages):
         if number < progress.stage:
             continue
@@ -67,9 +72,8 @@ def train_sft(
         start = progress.step if number == progress.stage else 0
         if (folder / "checkpoint").exists():
             load_checkpoint(folder, loaded, optimizers if start else None)
-        update = (
-            _align if isinstance(stage, AlignmentStage) else _RowUpdate(stage, loaded, folder, recipe.seed)
-        )
+        rows = None if isinstance(stage, AlignmentStage) else _RowUpdate(stage, loaded, folder, recipe.seed)
+        update: Update = rows or _align
         loaded.model.train()
         for step in range(start, stage.steps):
             set_learning_rate(optimizers, schedule(step, stage.steps, decay=stage.decay))
@@ -80,21 +84,15 @@ def train_sft(
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             seconds = time.perf_counter() - began
-            log(
-                {
-                    "stage": stage.name,
-                    "step": step,
-                    "loss": loss,
-                    "norm": norm.item(),
-                    "seconds": seconds,
-                    **figures,
-                }
-            )
+            row = {"stage": stage.name, "step": step, "loss": loss, "norm": norm.item(), "seconds": seconds}
+            averages = log(row | figures)
+            if averages is not None and _reached(averages, stage.stop_when):
+                break
             if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < stage.steps:
                 save_checkpoint(folder, loaded, optimizers, Progress(number, step + 1))
         save_checkpoint(folder, loaded, optimizers, Progress(number + 1, 0))
-        if isinstance(update, _RowUpdate):
-            update.close()
+        if rows is not None:
+            rows.close()
     loaded.model.eval()
     return _export(loaded, folder / "model")
 
@@ -115,7 +113,7 @@ class _RowUpdate:
             self.weights = {
                 name: stage.readout_weight * (1.0 if name == "relevance" else 0.5) for name in ROTATIONS
             }
-            layers = loaded.model.base_model.language_model.layers
+            layers = _text_model(loaded).layers
             layer = layers[min(stage.readout_layer, len(layers)) - 1]
             self.hook = layer.register_forward_hook(lambda module, inputs, output: self.middle.append(output))
 
@@ -124,7 +122,7 @@ class _RowUpdate:
         if self.hook is not None:
             self.hook.remove()
 
-    def __call__(self, stage: RowStage, loaded: LoadedModel, step: int) -> tuple[float, dict[str, float]]:
+    def __call__(self, stage: Any, loaded: LoadedModel, step: int) -> tuple[float, dict[str, float]]:
         rows = self._batch(stage, step)
         size = stage.micro_batch or len(rows)
         parts = [rows[at : at + size] for at in range(0, len(rows), size)]
@@ -145,7 +143,7 @@ class _RowUpdate:
             tokens = token_loss(loaded.model, batch, hidden_BTH)
             loss = tokens.total / num_targets
             if self.vocabulary is not None:
-                text = loaded.model.base_model.language_model
+                text = _text_model(loaded)
                 found = readouts(batch, *_frame_targets(part), self.vocabulary)
                 extra, right = readout_loss(
                     text.embed_tokens.weight, text.norm(self.middle[-1]), found, self.weights
@@ -237,6 +235,10 @@ def _gates(
     return figures
 
 
+def _text_model(loaded: LoadedModel) -> Any:
+    return loaded.model.base_model.language_model
+
+
 def _freeze(loaded: LoadedModel, *, vision: bool) -> None:
     loaded.model.requires_grad_(True)
     if vision:
@@ -283,27 +285,46 @@ def _export(loaded: LoadedModel, folder: Path) -> Path:
     return folder
 
 
-def _logger(folder: Path, progress: Progress, on_log: Log | None) -> Log:
-    """Return a function that averages rows over 10 steps and appends them to metrics.jsonl."""
+def _reached(averages: dict[str, Any], stop_when: dict[str, float]) -> bool:
+    return bool(stop_when) and all(averages.get(name, 0.0) >= least for name, least in stop_when.items())
+
+
+def _stands(line: str, progress: Progress, stages: list[str]) -> bool:
+    """Whether a line of metrics.jsonl is of before the checkpoint; a torn line is not."""
+    if not line.endswith("\n"):
+        return False
+    row = json.loads(line)
+    stage = stages.index(row["stage"])
+    return stage < progress.stage or (stage == progress.stage and row["step"] <= progress.step)
+
+
+def _logger(
+    folder: Path, progress: Progress, stages: list[str], on_log: Log | None
+) -> Callable[[dict[str, Any]], dict[str, Any] | None]:
+    """Return a function that appends averages to metrics.jsonl and returns them, ``None`` in between."""
     pending: list[dict[str, Any]] = []
     path = folder / "metrics.jsonl"
-    if progress == Progress(0, 0):
-        path.unlink(missing_ok=True)
+    if path.exists():
+        # A killed run has logged steps behind its last checkpoint; they are played again.
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        path.write_text("".join(line for line in lines if _stands(line, progress, stages)), encoding="utf-8")
 
-    def log(row: dict[str, Any]) -> None:
+    def log(row: dict[str, Any]) -> dict[str, Any] | None:
         if pending and pending[0]["stage"] != row["stage"]:
             pending.clear()
         pending.append(row)
-        if (row["step"] + 1) % 10 == 0:
-            keys = dict.fromkeys(key for one in pending for key in one if key not in ("stage", "step"))
-            merged = {"stage": row["stage"], "step": row["step"] + 1}
-            for key in keys:
-                values = [one[key] for one in pending if key in one]
-                merged[key] = round(sum(values) / len(values), 5)
-            with path.open("a", encoding="utf-8") as out:
-                out.write(json.dumps(merged) + "\n")
-            if on_log is not None:
-                on_log(merged)
-            pending.clear()
+        if (row["step"] + 1) % LOG_EVERY:
+            return None
+        keys = dict.fromkeys(key for one in pending for key in one if key not in ("stage", "step"))
+        merged = {"stage": row["stage"], "step": row["step"] + 1}
+        for key in keys:
+            values = [one[key] for one in pending if key in one]
+            merged[key] = round(sum(values) / len(values), 5)
+        with path.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(merged) + "\n")
+        if on_log is not None:
+            on_log(merged)
+        pending.clear()
+        return merged
 
     return log

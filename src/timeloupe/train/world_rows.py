@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -47,6 +48,9 @@ from timeloupe.world.teacher import (
 QUESTIONS_PER_VIDEO = 4
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
 class RowMix(BaseModel):
     """Shares of the kinds of rows, each in [0, 1]; what is left over are whole tool-using trajectories.
 
@@ -60,10 +64,10 @@ class RowMix(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    direct: float = Field(0.2, ge=0, le=1)
-    first_reply: float = Field(0.0, ge=0, le=1)
-    recall: float = Field(0.0, ge=0, le=1)
-    wrong_first: float = Field(0.0, ge=0, le=1)
+    direct: Share = 0.2
+    first_reply: Share = 0.0
+    recall: Share = 0.0
+    wrong_first: Share = 0.0
 
 
 class RenderedReader:

@@ -1,1 +1,4 @@
-"""Procedural videos with exact ground truth: what happens (script), how it looks (render), MP4 files (encode), truth (teacher)."""
+"""Procedural videos with exact ground truth.
+
+``script`` says what happens, ``render`` how it looks, ``encode`` makes MP4 files of it, ``teacher`` asks and knows.
+"""

@@ -100,7 +100,8 @@ def _example(script: WorldScript, task: Task, attempt: int, *, id: str, video: s
         start, end = event.digit_segment.start_seconds, event.digit_segment.end_seconds
         times = np.arange(start, end, 1.0).tolist()
         return Example(
-            id=id, video=video, question=f"Which digit does the {event.shape} carry in the {colour} scene, when and where?",
+            id=id, video=video,
+            question=f"Which digit does the {event.shape} carry in the {colour} scene, when and where?",
             answer=str(event.digit), segments=(event.digit_segment,),
             boxes=tuple(_rounded(event.box(time, event.shape)) for time in times), task=task, source="world",
         )  # fmt: skip

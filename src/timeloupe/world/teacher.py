@@ -161,13 +161,21 @@ class Teacher:
         self.script = script
         self.question = question
 
-    def reply(self, views: Sequence[Sequence[float]], *, tools: bool, must_answer: bool = False) -> str:
+    def reply(
+        self,
+        views: Sequence[Sequence[float]],
+        *,
+        tools: bool,
+        must_answer: bool = False,
+        unseen_letter: str | None = None,
+    ) -> str:
         """Return the reply after having seen ``views`` (the skim first, then crops); only the last view is read.
 
         Args:
             views: Frame times of each view, in seconds, ascending.
             tools: Whether looking closer is allowed; without it, the reply is a final answer.
             must_answer: This is the last turn.
+            unseen_letter: What to answer where the digit was not seen; the true letter if ``None`` (a training label).
         """
         times = views[-1]
         facts = frame_facts(self.script, self.question, times)
@@ -177,9 +185,12 @@ class Teacher:
         looked = len(views) > 1
         if self.question.task == "multiple_choice":
             if digit is not None and (looked or not tools):
-                return f"<think>The digit is {digit} ({self.question.answer}).</think><answer>{self.question.answer}</answer>"
+                letter = self.question.answer
+                return f"<think>The digit is {digit} ({letter}).</think><answer>{letter}</answer>"
             if not tools or must_answer:
-                return f"<think>No digit seen.</think><answer>{self.question.answer}</answer>"
+                return (
+                    f"<think>No digit seen.</think><answer>{unseen_letter or self.question.answer}</answer>"
+                )
         elif not tools or must_answer or (looked and visible >= VISIBLE_FRAMES_TO_ANSWER):
             thought = "Found." if visible else "Not seen."
             return f"<think>{thought}</think><answer>[{segment[0]}, {segment[1]}]</answer>"
