@@ -164,9 +164,10 @@ def main() -> None:
         print(name, line)
     if arguments.no_record:
         return
+    names = " ".join(path.parent.name for path in arguments.models)
     record(
         arguments.id, title=arguments.title,
-        command=" ".join(["python benchmarks/agentic_vs_single_pass.py WORLD", *(p.parent.name for p in arguments.models)]),
+        command=f"python benchmarks/agentic_vs_single_pass.py WORLD {names}",
         seeds=arguments.seeds or list(range(len(arguments.models))), n=len(examples), figures=figures,
         notes=[
             f"{len(videos)} held-out MP4s of 3 to 40 minutes (evaluation seed {WORLD_SEED}), two grounding and two "

@@ -7,10 +7,11 @@ The design, fixed before any figure was seen:
 1. One base model, trained on single replies only: answers without the tool, and first calls. It has never seen a crop,
    as a base model has not.
 2. From the base, per seed (which draws other videos and rows), six fine-tunings of equal steps on the same kinds of
-   rows: 25 % without the tool (as the release mixes direct rows in), the rest with it: once-call rows, whose first call is right and trained under every mask but
-   `last_turn`; twice-call rows, where a first look finds nothing; and a share of 30 % or 60 % of the tool rows whose
-   first call is wrong and whose second call, from the skim, is right. A wrong call errs as a labeller does: another
-   scene's event (60 %, of the same shape if there is one) or a span that misses the event to one side (40 %).
+   rows: 25 % without the tool (as the release mixes direct rows in), the rest with it: once-call rows, whose first call
+   is right and trained under every mask but `last_turn`; twice-call rows, where a first look finds nothing; and a share
+   of 30 % or 60 % of the tool rows whose first call is wrong and whose second call, from the skim, is right. A wrong
+   call errs as a labeller does: another scene's event (60 %, of the same shape if there is one) or a span that misses
+   the event to one side (40 %).
 3. Three masks: all_turns, last_two_turns (the unified mask), last_turn. Rows, order, steps and rates are the same.
 4. Scored on held-out MP4s of 3 to 40 minutes, greedy and sampled at temperature 1: mIoU and R@0.5 of grounding
    questions, option-letter accuracy, and the share of first calls that hold at least half of the event.

@@ -286,13 +286,18 @@ class Trajectory(Record):
 
     @property
     def evidence(self) -> tuple[Segment, ...]:
-        """What the episode stands on: the segments of its answer, else of the last call that gave frames, else none."""
+        """What the episode stands on: the segments of its answer, else those of the last call that were shown."""
         if self.answer is not None and self.answer.segments:
             return self.answer.segments
         for turn in reversed(self.turns):
             if turn.call is not None and turn.observation is not None and turn.observation.frame_refs:
-                return turn.call.segments
+                return tuple(segment for segment in turn.call.segments if _shown(segment, turn.observation))
         return ()
+
+
+def _shown(segment: Segment, observation: Message) -> bool:
+    """Whether a crop of the segment came back; a call may be refused in part."""
+    return any(ref.start_seconds <= segment.start_seconds < ref.end_seconds for ref in observation.frame_refs)
 
 
 def to_line(record: Record) -> str:
@@ -325,7 +330,9 @@ def read_examples(path: str | Path) -> Iterator[Example]:
 def _read_lines(path: str | Path, kind: type[RecordT]) -> Iterator[RecordT]:
     path = Path(path)
     if not path.is_file():
-        raise MissingError(f"no record file at {str(path)!r}, expected a JSONL file with one {kind.__name__} a line")
+        raise MissingError(
+            f"no record file at {str(path)!r}, expected a JSONL file with one {kind.__name__} a line"
+        )
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
