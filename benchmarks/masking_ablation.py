@@ -35,9 +35,9 @@ from timeloupe.train.masking import MASKS
 
 SHARES = (0.3, 0.6)
 TEMPERATURES = (0.0, 1.0)
-BASE_STEPS = 600
-STEPS = 200
-VIDEOS = 45
+BASE_STEPS = 450
+STEPS = 150
+VIDEOS = 30
 FIGURES = ("miou", "recall_at_0.5", "accuracy", "first_call_holds_event", "crops_per_question", "unreadable")
 
 
