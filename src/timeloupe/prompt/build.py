@@ -102,10 +102,10 @@ def observation_message(
     return Message(role="user", parts=(*crops, Text(text=text)) if text else tuple(crops))
 
 
-def write_seconds(seconds: float, protocol: Protocol) -> str:
-    """Return a time as the protocol writes it: ``68``, ``68.00``, ``68.0`` or ``68.125``."""
-    if protocol.decimals is not None:
-        return f"{seconds:.{protocol.decimals}f}"
+def write_seconds(seconds: float, decimals: int | None) -> str:
+    """Return a time with so many decimals; ``None`` = as many as needed, at most 3."""
+    if decimals is not None:
+        return f"{seconds:.{decimals}f}"
     return f"{seconds:.3f}".rstrip("0").rstrip(".")
 
 
@@ -114,8 +114,9 @@ def write_segments(segments: Sequence[Segment], protocol: Protocol) -> str:
 
     Times are rounded to the protocol's decimals; a segment shorter than that may come out with start = end.
     """
+    decimals = protocol.decimals
     pairs = [
-        (write_seconds(segment.start_seconds, protocol), write_seconds(segment.end_seconds, protocol))
+        (write_seconds(segment.start_seconds, decimals), write_seconds(segment.end_seconds, decimals))
         for segment in segments
     ]
     if not pairs:
@@ -131,12 +132,16 @@ def write_segments(segments: Sequence[Segment], protocol: Protocol) -> str:
 
 
 def write_call(segments: Sequence[Segment], protocol: Protocol) -> str:
-    """Return a call of the tool, with its tags, for segments in seconds. ``segments`` must not be empty."""
+    """Return a call of the tool, with its tags, for segments in seconds. ``segments`` must not be empty.
+
+    Times are rounded to milliseconds, or to whole seconds where the protocol's answers are.
+    """
     if not segments:
         raise ValueError("no segments to ask for")
+    decimals = 0 if protocol.decimals == 0 else None
     arguments = ",".join(
-        f'{{"start_time":{write_seconds(segment.start_seconds, protocol)},'
-        f'"end_time":{write_seconds(segment.end_seconds, protocol)}}}'
+        f'{{"start_time":{write_seconds(segment.start_seconds, decimals)},'
+        f'"end_time":{write_seconds(segment.end_seconds, decimals)}}}'
         for segment in segments
     )
     body = f'{{"name":{json.dumps(protocol.tool_name)},"arguments":[{arguments}]}}'

@@ -7,11 +7,12 @@
 
 ``parse_reply`` returns what a reply asks for, or a ``Problem``; it repairs nothing. What the inside of an answer says
 is read on top: the option letter and the time segments are there if they can be read beyond doubt, and an answer in
-which they cannot is still an answer. ``check_format`` is the grammar as a format reward judges it: it demands the
-thought and the closing tag always, where ``parse_reply`` makes two allowances. A thought may be missing where the
-protocol does not require it, since servers take it out of the reply; and with ``closed=False`` the last closing tag may
-be, since servers cut it off as a stop string. Where the chat template opens the thought, a reply has only its closing
-tag; that is read in any case.
+which they cannot is still an answer; boxes are those that the thought and the answer mark with an object and a time.
+
+Two things are not the model's fault and can be allowed. Servers cut off the stop string, the last closing tag: it may
+be missing with ``closed=False``. Servers take the thought out of a reply: it may be missing unless the protocol
+requires it, and where the chat template opens the thought, a reply has only its closing tag. ``check_format`` is the
+grammar as a format reward judges it: it always demands the thought.
 
 Reasons of problems, beside those of ``segments.py`` and ``option.py``:
 
@@ -50,6 +51,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from timeloupe.prompt.evidence import boxes_of, parse_claims
 from timeloupe.prompt.option import parse_option
 from timeloupe.prompt.protocol import Protocol
 from timeloupe.prompt.segments import parse_segments, parse_tagged_segments
@@ -74,7 +76,14 @@ class ParsedReply:
     problem: Problem | None = None
 
 
-def parse_reply(text: str, protocol: Protocol, *, num_options: int = 0, closed: bool = True) -> ParsedReply:
+def parse_reply(
+    text: str,
+    protocol: Protocol,
+    *,
+    num_options: int = 0,
+    closed: bool = True,
+    frame_size_wh: tuple[int, int] | None = None,
+) -> ParsedReply:
     """Return what a reply asks for.
 
     Args:
@@ -83,6 +92,8 @@ def parse_reply(text: str, protocol: Protocol, *, num_options: int = 0, closed: 
         num_options: Options of the question; 0 = it has none, and no option is looked for.
         closed: Whether the call or answer must have its closing tag. ``False`` is right for a turn that ended by
             itself or at a stop string; ``True`` for one that was cut by the token limit.
+        frame_size_wh: Size of the frames shown, for protocols that count boxes in pixels; without it, such boxes are
+            not read into the answer (``evidence.parse_claims`` has them).
 
     Raises:
         ConfigError: More than 26 options.
@@ -106,7 +117,12 @@ def parse_reply(text: str, protocol: Protocol, *, num_options: int = 0, closed: 
         return ParsedReply(thought=thought, call=call)
     if not inside.strip():
         return ParsedReply(thought=thought, problem=_problem("answer_empty", "the answer is empty"))
-    return ParsedReply(thought=thought, answer=_read_answer(inside.strip(), num_options))
+    answer = _read_answer(inside.strip(), num_options)
+    frame_wh = (1000, 1000) if protocol.box_scale == "thousandths" else frame_size_wh
+    if frame_wh is not None:
+        claims = parse_claims(f"{thought}\n{answer.text}")
+        answer = answer.model_copy(update={"boxes": boxes_of(claims, frame_wh)})
+    return ParsedReply(thought=thought, answer=answer)
 
 
 def check_format(
@@ -134,7 +150,7 @@ def parse_call(inside: str, protocol: Protocol) -> ToolCall | Problem:
     if len(inside) > MAX_CALL_CHARACTERS:
         return _problem("call_too_long", f"a call of {len(inside)} characters, at most {MAX_CALL_CHARACTERS}")
     try:
-        call: Any = json.loads(inside, parse_int=_read_int)
+        call: Any = json.loads(inside, parse_int=_read_int, object_pairs_hook=_read_object)
     except (ValueError, RecursionError) as error:
         return _problem("call_json", f"the call is not JSON: {str(error)[:80]}")
     if not isinstance(call, dict) or set(call) != {"name", "arguments"}:
@@ -169,7 +185,14 @@ def _read_argument(argument: Any) -> Segment | Problem:
         return _problem("segment_negative", f"[{start:g}, {end:g}] begins before 0 s")
     if end <= start:
         return _problem("segment_empty", f"[{start:g}, {end:g}] does not end after it begins")
-    return Segment(start_seconds=float(start), end_seconds=float(end))
+    return Segment(start_seconds=float(start) + 0.0, end_seconds=float(end))  # -0.0 becomes 0.0
+
+
+def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands there twice")
+    return found
 
 
 def _read_int(digits: str) -> int | float:

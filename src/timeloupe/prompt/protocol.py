@@ -13,6 +13,9 @@ openo3      Open-o3 Video (arXiv 2510.20579)       ``From <t>68.0</t>s to <t>105
 small       the model that comes with timeloupe    ``[68, 105]``, whole seconds
 ==========  =====================================  ==========================================
 
+``openo3`` counts the coordinates of boxes in thousandths, as Qwen3-VL does; ``openo3_pixels`` in pixels of the frame as
+shown, as Qwen2.5-VL and with it the released Open-o3 do.
+
 Deviations from the papers:
 
 1. All sentences are our own; only the grammar is theirs.
@@ -25,7 +28,7 @@ Deviations from the papers:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from timeloupe.prompt import templates
@@ -51,8 +54,7 @@ class Protocol:
         segment_style: How an answer writes segments: ``list`` = ``[1, 2]``, ``dash`` = ``1-2``, ``words`` =
             ``1s to 2s``, ``tags`` = ``From <t>1</t>s to <t>2</t>s``.
         decimals: Decimals of a time that is written; ``None`` = as many as needed, at most 3.
-        box_scale: What box coordinates in replies count: ``thousandths`` of the frame (Qwen3-VL) or ``pixels`` of the
-            frame as shown (Qwen2.5-VL, and with it the released Open-o3).
+        box_scale: What box coordinates in replies count: ``thousandths`` of the frame, or its ``pixels``.
         think_tag: Tag around the thought.
         call_tag: Tag around a call of the tool.
         answer_tag: Tag around the answer.
@@ -79,6 +81,16 @@ class Protocol:
     stop: tuple[str, ...] = ("</tool_call>", "</answer>")
 
 
+_OPENO3 = Protocol(
+    name="openo3",
+    system_with_tool=templates.LOOK_CLOSER,
+    system_without_tool=templates.ANSWER_NOW,
+    hints=templates.openo3_hints("thousandths of the frame's width and height"),
+    says_span=True,
+    segment_style="tags",
+    decimals=1,
+)
+
 PROTOCOLS: dict[str, Protocol] = {
     "videotemp": Protocol(
         name="videotemp",
@@ -102,14 +114,12 @@ PROTOCOLS: dict[str, Protocol] = {
         segment_style="words",
         decimals=2,
     ),
-    "openo3": Protocol(
-        name="openo3",
-        system_with_tool=templates.LOOK_CLOSER,
-        system_without_tool=templates.ANSWER_NOW,
-        hints=templates.OPENO3_HINTS,
-        says_span=True,
-        segment_style="tags",
-        decimals=1,
+    "openo3": _OPENO3,
+    "openo3_pixels": replace(
+        _OPENO3,
+        name="openo3_pixels",
+        hints=templates.openo3_hints("pixels of the frame"),
+        box_scale="pixels",
     ),
     "small": Protocol(
         name="small",

@@ -67,21 +67,26 @@ TARO_HINTS: dict[Task, str] = {
     "open": f"{TARO_REASON} {SHORT}",
 }
 
-OPENO3_EVIDENCE = (
-    "Inside <think></think>, mark every object that you rely on with its box and its time, as in "
-    "<obj>red kettle</obj><box>[120, 80, 310, 402]</box>at<t>7.5</t>s."
-)
 OPENO3_TIMES = "Inside <think></think>, mark every time that you rely on, as in <t>7.5</t>s."
 OPENO3_SPAN = "From <t>6.0</t>s to <t>9.5</t>s"
-OPENO3_HINTS: dict[Task, str] = {
-    "multiple_choice": LETTER,
-    "grounding": f"{OPENO3_TIMES} Write when it happens inside <answer></answer>, as in "
-    f"<answer>{OPENO3_SPAN}</answer>.",
-    "multi_segment": f"{OPENO3_TIMES} Write each time it happens on a line of its own inside <answer></answer>, "
-    f"as in <answer>{OPENO3_SPAN}</answer>.",
-    "what_when_where": f"{OPENO3_EVIDENCE} {SHORT}",
-    "open": f"{OPENO3_EVIDENCE} {SHORT}",
-}
+
+
+def openo3_hints(unit: str) -> dict[Task, str]:
+    """Return the hints of Open-o3 for a model whose box coordinates count ``unit``."""
+    evidence = (
+        "Inside <think></think>, mark every object that you rely on with its box [x1, y1, x2, y2] in "
+        f"{unit} and its time, as in <obj>red kettle</obj><box>[120, 80, 310, 402]</box>at<t>7.5</t>s."
+    )
+    return {
+        "multiple_choice": LETTER,
+        "grounding": f"{OPENO3_TIMES} Write when it happens inside <answer></answer>, as in "
+        f"<answer>{OPENO3_SPAN}</answer>.",
+        "multi_segment": f"{OPENO3_TIMES} Write each time it happens on a line of its own inside <answer></answer>, "
+        f"as in <answer>{OPENO3_SPAN}</answer>.",
+        "what_when_where": f"{evidence} {SHORT}",
+        "open": f"{evidence} {SHORT}",
+    }
+
 
 SMALL_WITH_TOOL = "Look closer, then answer."
 SMALL_WITHOUT_TOOL = "Answer now."
