@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# A busy machine is no failure: how long an example may take is not checked by the clock on the wall.
+hypothesis.settings.register_profile("timeloupe", deadline=None)
+hypothesis.settings.load_profile("timeloupe")
 
 
 @pytest.fixture(scope="session")
