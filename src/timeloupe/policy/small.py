@@ -5,6 +5,7 @@ It understands the questions of ``timeloupe world make`` and nothing else; see i
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,16 @@ if TYPE_CHECKING:
     from timeloupe.policy.local import LocalPolicy
 
 SMALL_CHECKPOINT = Path(__file__).parent / "small_checkpoint"
+
+
+def unknown_words(policy: LocalPolicy, text: str) -> list[str]:
+    """Return the words of ``text`` that the small model has never been taught, in order.
+
+    Its tokenizer has one token for every word it knows; any other word falls apart into bytes.
+    """
+    encode = policy.loaded.layout.encode
+    words = re.findall(r"[^\W\d_]+", text)
+    return [word for word in dict.fromkeys(words) if min(len(encode(word)), len(encode(f" {word}"))) > 1]
 
 
 def load_small_policy() -> tuple[LocalPolicy, dict[str, Any], str]:

@@ -103,6 +103,7 @@ class WorldStage(RowStage):
         world_seed: Root seed of the videos; evaluation seeds are refused.
         pixels: ``rendered``, or ``mp4``: encoded and read back through the reader.
         num_videos: Size of the MP4 set.
+        world_folder: Where the MP4 set lies, made on first use; runs may share it. ``None`` = in the run folder.
         min_seconds: Shortest video.
         max_seconds: Longest video.
         mix: Shares of row kinds.
@@ -115,6 +116,7 @@ class WorldStage(RowStage):
     world_seed: int
     pixels: Literal["rendered", "mp4"] = "rendered"
     num_videos: int = Field(48, gt=0)
+    world_folder: str | None = None
     min_seconds: float = 60.0
     max_seconds: float = 2400.0
     mix: RowMix = RowMix()

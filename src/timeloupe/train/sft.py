@@ -179,7 +179,7 @@ def _row_source(
         settings = EpisodeSettings(**loaded.layout.details.get("episode", {}))
         protocol = PROTOCOLS[loaded.layout.details.get("protocol", "small")]
         videos = ScriptSettings(min_seconds=stage.min_seconds, max_seconds=stage.max_seconds)
-        mp4 = folder / "world" if stage.pixels == "mp4" else None
+        mp4 = Path(stage.world_folder or folder / "world") if stage.pixels == "mp4" else None
         return WorldRows(stage.world_seed, stage.mix, settings, protocol, videos, mp4, stage.num_videos).pool
     assert isinstance(stage, TrajectoryStage)
     path = Path(stage.path)

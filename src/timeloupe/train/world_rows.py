@@ -58,6 +58,8 @@ class RowMix(BaseModel):
         direct: Rows without a tool: skim, then the answer.
         first_reply: Rows that end with the first reply, so that first calls are trained under every mask.
         recall: Text-only rows that name the letter of an option, without frames.
+        blind: Multiple-choice rows without any frame, whose letter can only be guessed: they give the question-only
+            control a reply that can be read.
         wrong_first: Share of the tool-using trajectories whose first call is wrong, as careless labellers err; the
             second call then grounds the moment from the skim.
     """
@@ -67,6 +69,7 @@ class RowMix(BaseModel):
     direct: Share = 0.2
     first_reply: Share = 0.0
     recall: Share = 0.0
+    blind: Share = 0.0
     wrong_first: Share = 0.0
 
 
@@ -132,9 +135,18 @@ class WorldRows:
         while len(rows) < size:
             if random.random() < self.mix.recall:
                 rows.append(recall_row(self.protocol, random))
+            elif self.mix.blind and random.random() < self.mix.blind:
+                rows.append(self._blind_row(random))
             else:
                 rows.extend(self._video_rows(random, index, len(rows)))
         return rows[:size]
+
+    def _blind_row(self, random: np.random.Generator) -> TrainRow:
+        script = make_script(self.seed, int(random.integers(1 << 40)), self.script_settings)
+        question = make_question(script, "multiple_choice", int(random.integers(1 << 40)))
+        messages = first_messages(to_example(question, id="row", video="world"), None, self.protocol, tools=False)
+        reply = Teacher(script, question).reply([(-1.0,)], tools=False)
+        return TrainRow((*messages, assistant(reply)), (), ())
 
     def _video_rows(self, random: np.random.Generator, *key: int) -> Iterator[TrainRow]:
         if self._files:
