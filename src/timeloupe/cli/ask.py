@@ -172,6 +172,8 @@ def ask(
     with console.status("looking"):
         chosen = POLICIES[name](model, script, threads)
         settings = make_settings(chosen.episode, given)
+        if name == "small":
+            _warn_of_unknown_words(chosen.policy, example)
         trajectory = play(
             [example], chosen.policy, PROTOCOLS[protocol or chosen.protocol], settings, seed=seed,
             on_event=EpisodePrinter(console, example), system_prompt=system,
@@ -182,6 +184,18 @@ def ask(
         typer.echo(to_line(trajectory))
     if trajectory.stop is StopReason.INFRASTRUCTURE:
         raise typer.Exit(1)
+
+
+def _warn_of_unknown_words(policy: Any, example: Example) -> None:
+    from timeloupe.policy.small import unknown_words
+
+    unknown = unknown_words(policy, " ".join((example.question, *example.options)))
+    if unknown:
+        typer.echo(
+            f"note: the small model was never taught {', '.join(unknown[:6])}; it knows the questions of "
+            "`timeloupe world make` only, for others name a checkpoint with --model",
+            err=True,
+        )
 
 
 def make_example(video: Path, question: str, options: list[str], task: str | None) -> Example:
