@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from timeloupe.errors import boundary
-
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -90,12 +88,10 @@ def _make(
     from timeloupe.world.encode import make_videos
     from timeloupe.world.script import EVALUATION_SEEDS, ScriptSettings
 
-    if number >= len(EVALUATION_SEEDS):
-        raise boundary("--seed", number // 2, f"0..{len(EVALUATION_SEEDS) // 2 - 1}")
     lengths = [ScriptSettings(min_seconds=60 * low, max_seconds=60 * high) for low, high in bins]
     tasks: tuple[Task, ...] = ("multiple_choice", "grounding")
     made = make_videos(
-        folder, seed=EVALUATION_SEEDS[number], num_videos=num_videos,
+        folder, seed=EVALUATION_SEEDS[number % len(EVALUATION_SEEDS)], num_videos=num_videos,
         settings_of=lambda index: lengths[index % len(lengths)], tasks=tasks,
     )  # fmt: skip
     examples: list[Example] = []
@@ -109,23 +105,27 @@ def _print_table(table: dict[str, dict[str, float | int | None]], console: Conso
     from rich.table import Table
 
     columns = {
-        "miou": "mIoU", "recall_at_0.3": "R@0.3", "recall_at_0.5": "R@0.5", "recall_at_0.7": "R@0.7",
-        "accuracy": "letter acc.", "crops_per_question": "crops", "seconds_per_question": "s / question",
-        "frames_decoded_per_question": "frames decoded",
+        "miou": "mIoU", "recall_at_0.3": "R@.3", "recall_at_0.5": "R@.5", "recall_at_0.7": "R@.7",
+        "accuracy": "letter", "crops_per_question": "crops", "seconds_per_question": "secs",
+        "frames_decoded_per_question": "frames",
     }  # fmt: skip
-    shown = Table(
-        title="same skim, same questions: grounding (mIoU, R@) and multiple choice (letter accuracy)"
-    )
-    shown.add_column("")
+    shown = Table(title="Looking closer against one look: same questions, same skim", title_justify="left")
+    shown.add_column("", no_wrap=True)
     for title in columns.values():
-        shown.add_column(title, justify="right")
+        shown.add_column(title, justify="right", no_wrap=True)
     for name, figures in table.items():
-        cells = [_cell(figures[key], name) for key in columns]
+        looks = name not in CONTROLS[1:]
+        costs = ("crops_per_question", "seconds_per_question", "frames_decoded_per_question")
+        cells = [_cell(figures[key] if looks or key not in costs else None) for key in columns]
         shown.add_row(name.replace("_", " "), *cells)
     console.print(shown)
+    console.print(
+        "mIoU and R@ over grounding questions, letter accuracy over multiple choice; secs and frames decoded per question",
+        style="dim",
+    )
 
 
-def _cell(value: float | int | None, section: str) -> str:
-    if value is None or (section in CONTROLS[1:] and value == 0):
+def _cell(value: float | int | None) -> str:
+    if value is None:
         return "-"
     return f"{value:.0f}" if value >= 100 else f"{value:.2f}"
