@@ -29,11 +29,12 @@ def make(
     from rich.console import Console
     from rich.progress import track
 
+    from timeloupe.trajectory import Task
     from timeloupe.world.encode import TASKS, make_videos, write_world
     from timeloupe.world.script import ScriptSettings
 
     wanted = [task.strip() for task in tasks.split(",") if task.strip()]
-    kinds = [task for task in TASKS if task in wanted]
+    kinds: list[Task] = [task for task in TASKS if task in wanted]
     for task in wanted:
         if task not in TASKS:
             raise boundary("world task", task, TASKS)
