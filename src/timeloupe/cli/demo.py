@@ -120,7 +120,7 @@ def _print_table(table: dict[str, dict[str, float | int | None]], console: Conso
         shown.add_row(name.replace("_", " "), *cells)
     console.print(shown)
     console.print(
-        "mIoU and R@ over grounding questions, letter accuracy over multiple choice; secs and decoded frames a question",
+        "mIoU and R@ over grounding questions, letter accuracy over multiple choice; secs, decoded frames a question",
         style="dim",
     )
 
