@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from record import record
+from record import ROOT, record
 
 from timeloupe.environment.rollout import play
 from timeloupe.environment.settings import EpisodeSettings, make_settings
@@ -108,6 +108,36 @@ def minutes_of(example: Example, durations: dict[str, float]) -> str:
     return next(name for name, (low, high) in BINS_MINUTES.items() if low <= minutes <= high)
 
 
+def plot(figures: dict[str, Any], path: Path) -> None:
+    """Draw mIoU, R@0.5 and letter accuracy per duration bin; whiskers are the bootstrap intervals."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    bins = [*BINS_MINUTES, "all"]
+    colours = {"agentic": "#1f6f8b", "single pass": "#b5651d"}
+    drawn, axes = pyplot.subplots(1, 3, figsize=(11, 3.4), constrained_layout=True)
+    for axis, name in zip(axes, ("mIoU", "R@0.5", "letter accuracy"), strict=True):
+        for offset, (section, colour) in enumerate(colours.items()):
+            rows = [figures[section if one == "all" else f"{section}, {one} min"][name] for one in bins]
+            errors = [[row["mean"] - row["low"] for row in rows], [row["high"] - row["mean"] for row in rows]]
+            places = [index + 0.38 * (offset - 0.5) for index in range(len(bins))]
+            axis.bar(
+                places, [row["mean"] for row in rows], 0.36, yerr=errors, color=colour, label=section,
+                error_kw={"lw": 1, "capsize": 2},
+            )  # fmt: skip
+        for section, style in (("teacher agentic", "--"), ("teacher single pass", ":")):
+            axis.axhline(figures[section][name]["mean"], color="#555", lw=1, ls=style, label=section)
+        axis.set_xticks(range(len(bins)), [one if one == "all" else f"{one} min" for one in bins], fontsize=8)
+        axis.set_ylim(0, 1)
+        axis.set_title(name, fontsize=10)
+        axis.spines[["top", "right"]].set_visible(False)
+    handles, labels = axes[0].get_legend_handles_labels()
+    drawn.legend(handles, labels, ncols=4, fontsize=8, frameon=False, loc="outside lower center")
+    drawn.savefig(path, dpi=150)
+
+
 def main() -> None:
     """Run the study and write docs/results.json."""
     parser = argparse.ArgumentParser(
@@ -164,6 +194,7 @@ def main() -> None:
         print(name, line)
     if arguments.no_record:
         return
+    plot(figures, ROOT / "docs" / f"{arguments.id}.png")
     names = " ".join(path.parent.name for path in arguments.models)
     record(
         arguments.id, title=arguments.title,
@@ -175,8 +206,10 @@ def main() -> None:
             "mIoU and R@m (IoU >= m) over grounding questions, letter accuracy over multiple-choice questions (chance "
             "0.25); an unreadable or missing answer counts 0.",
             "Teacher rows: perfect sight of the very frames shown; where it has seen no digit it answers A.",
+            "Single-pass figures are of the same model with the direct prompt; the single-pass teacher is the fairer bar.",
             "whole video answers [0, duration); middle the middle fifth; random a random fifth and a random letter.",
         ],
+        plots=[f"{arguments.id}.png"],
     )  # fmt: skip
 
 
