@@ -206,7 +206,7 @@ def main() -> None:
             "mIoU and R@m (IoU >= m) over grounding questions, letter accuracy over multiple-choice questions (chance "
             "0.25); an unreadable or missing answer counts 0.",
             "Teacher rows: perfect sight of the very frames shown; where it has seen no digit it answers A.",
-            "Single-pass figures are of the same model with the direct prompt; the single-pass teacher is the fairer bar.",
+            "Single pass: the same model with the direct prompt; the single-pass teacher is the fairer bar.",
             "whole video answers [0, duration); middle the middle fifth; random a random fifth and a random letter.",
         ],
         plots=[f"{arguments.id}.png"],

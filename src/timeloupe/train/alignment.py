@@ -59,8 +59,8 @@ def alignment_loss(
         "digit": [*(encode(str(digit)) for digit in range(10)), none],
     }
     clip = Clip(frames_NHWC, tuple(float(index) for index in range(len(frames_NHWC))))
-    patches = patchify([clip], loaded.layout)
-    grid = merge_grids(torch.tensor([grid_of(clip, loaded.layout)]))
+    patches = patchify([clip], loaded.layout).to(loaded.device)
+    grid = merge_grids(torch.tensor([grid_of(clip, loaded.layout)], device=loaded.device))
     core: Any = loaded.model.base_model
     tokens_NH = core.visual(patches, grid_thw=grid, return_dict=True).pooler_output
     tokens_NH = F.rms_norm(tokens_NH, (tokens_NH.shape[-1],))
@@ -69,7 +69,7 @@ def alignment_loss(
     shares: dict[str, float] = {}
     for column, (name, ids) in enumerate(vocabularies.items()):
         logits = tokens_NH @ embeddings_VH[torch.tensor(ids)].T
-        targets = torch.from_numpy(facts_N3[:, column])
+        targets = torch.from_numpy(facts_N3[:, column]).to(loaded.device)
         total = total + F.cross_entropy(logits, targets)
         shares[name] = (logits.argmax(-1) == targets).float().mean().item()
     return total, shares

@@ -109,7 +109,7 @@ class _RowUpdate:
         self.weights: dict[str, float] = {}
         self.hook: Any = None
         if isinstance(stage, WorldStage) and stage.readout_weight:
-            self.vocabulary = read_vocabulary(loaded.tokenizer)
+            self.vocabulary = read_vocabulary(loaded.tokenizer, loaded.device)
             self.weights = {
                 name: stage.readout_weight * (1.0 if name == "relevance" else 0.5) for name in ROTATIONS
             }

@@ -18,7 +18,7 @@ Shapes: B rows, T tokens, H hidden size, V vocabulary, N places, C candidates.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,8 +54,8 @@ class Vocabulary:
     dot_id: int
 
 
-def read_vocabulary(tokenizer: Any) -> Vocabulary:
-    """Return the read-out vocabulary of the small model's tokenizer.
+def read_vocabulary(tokenizer: Any, device: torch.device | None = None) -> Vocabulary:
+    """Return the read-out vocabulary of the small model's tokenizer, its tensors on ``device``.
 
     Raises:
         ConfigError: It is another model's tokenizer.
@@ -76,10 +76,12 @@ def read_vocabulary(tokenizer: Any) -> Vocabulary:
     def single(text: str) -> int:
         return tokenizer.encode(text, add_special_tokens=False)[0]
 
+    def ids(values: Iterable[int]) -> torch.Tensor:
+        return torch.tensor(list(values), device=device)
+
     return Vocabulary(
-        {label: index for index, label in enumerate(tokens)},
-        torch.tensor([known[token] for token in tokens.values()]), torch.tensor(numbers),
-        torch.tensor([known[letter] for letter in "ABCD"]), torch.tensor([single(f" ({letter})") for letter in "ABCD"]),
+        {label: index for index, label in enumerate(tokens)}, ids(known[token] for token in tokens.values()),
+        ids(numbers), ids(known[letter] for letter in "ABCD"), ids(single(f" ({letter})") for letter in "ABCD"),
         single(". "),
     )  # fmt: skip
 
@@ -118,7 +120,7 @@ def readouts(
     found: dict[str, Readout] = {}
     for name, places in rows.items():
         if places:
-            rows_N, columns_N, targets_N = torch.tensor(places).unbind(1)
+            rows_N, columns_N, targets_N = torch.tensor(places, device=batch.input_ids_BT.device).unbind(1)
             candidates = vocabulary.label_ids_C if name == "relevance" else vocabulary.number_ids_C
             found[name] = Readout(rows_N, columns_N, targets_N, candidates)
     ids_BT = batch.input_ids_BT

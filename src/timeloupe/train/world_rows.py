@@ -144,7 +144,9 @@ class WorldRows:
     def _blind_row(self, random: np.random.Generator) -> TrainRow:
         script = make_script(self.seed, int(random.integers(1 << 40)), self.script_settings)
         question = make_question(script, "multiple_choice", int(random.integers(1 << 40)))
-        messages = first_messages(to_example(question, id="row", video="world"), None, self.protocol, tools=False)
+        messages = first_messages(
+            to_example(question, id="row", video="world"), None, self.protocol, tools=False
+        )
         reply = Teacher(script, question).reply([(-1.0,)], tools=False)
         return TrainRow((*messages, assistant(reply)), (), ())
 
