@@ -1,6 +1,7 @@
 """The training loop: learns, resumes to the same numbers, and does not care how a batch is cut."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,41 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path, monkeypatch: p
     assert whole.keys() == resumed.keys()
     for key, value in whole.items():
         assert torch.equal(value, resumed[key]), key
+
+
+def test_resuming_a_finished_run_writes_the_trained_weights_again(tmp_path: Path) -> None:
+    recipe = SftRecipe(**tiny_recipe(steps=2))
+    sft.train_sft(recipe, tmp_path)
+    trained = weights(tmp_path)
+    # As if the process had died while it put the new checkpoint in the old one's place, before the export.
+    (tmp_path / "checkpoint").rename(tmp_path / "checkpoint.old")
+    shutil.rmtree(tmp_path / "model")
+    sft.train_sft(recipe, tmp_path, resume=True)
+    assert all(torch.equal(value, trained[key]) for key, value in weights(tmp_path).items())
+
+
+def test_a_half_replaced_checkpoint_resumes_to_the_same_weights(tmp_path: Path) -> None:
+    recipe = SftRecipe(**tiny_recipe(steps=12))
+    sft.train_sft(recipe, tmp_path / "whole")
+    # The run as it stands after step 10 and the rename of its only checkpoint.
+    cut = tmp_path / "cut"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sft, "save_checkpoint", _stop_after(sft.save_checkpoint))
+        with pytest.raises(KeyboardInterrupt):
+            sft.train_sft(recipe, cut)
+    (cut / "checkpoint").rename(cut / "checkpoint.old")
+    sft.train_sft(recipe, cut, resume=True)
+    whole = weights(tmp_path / "whole")
+    assert all(torch.equal(value, whole[key]) for key, value in weights(cut).items())
+
+
+def _stop_after(save: Any) -> Any:
+    def saves_once(folder: Path, loaded: Any, optimizers: Any, progress: Any) -> None:
+        save(folder, loaded, optimizers, progress)
+        if progress.step == 10:
+            raise KeyboardInterrupt
+
+    return saves_once
 
 
 def test_same_seed_same_numbers_other_seed_others(tmp_path: Path) -> None:

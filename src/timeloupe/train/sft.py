@@ -17,6 +17,7 @@ import torch
 from timeloupe.environment.settings import EpisodeSettings
 from timeloupe.errors import ConfigError, MissingError
 from timeloupe.model.expand import expand
+from timeloupe.model.forward import hidden_states
 from timeloupe.model.load import LoadedModel, load_model
 from timeloupe.prompt.protocol import PROTOCOLS
 from timeloupe.train.alignment import alignment_batch, alignment_loss
@@ -62,7 +63,11 @@ def train_sft(
     folder = Path(folder)
     progress = _open_run(recipe, folder, resume)
     loaded = _load(recipe, folder)
+    if progress != Progress(0, 0):
+        load_checkpoint(folder, loaded, None)
     torch.manual_seed(recipe.seed)
+    if recipe.model.gradient_checkpointing:
+        loaded.model.gradient_checkpointing_enable()
     log = _logger(folder, progress, [stage.name for stage in recipe.stages], on_log)
     for number, stage in enumerate(recipe.stages):
         if number < progress.stage:
@@ -70,8 +75,8 @@ def train_sft(
         _freeze(loaded, vision=recipe.model.freeze_vision and not isinstance(stage, AlignmentStage))
         optimizers = build_optimizers(loaded.model, stage.optimizer, stage.lr)
         start = progress.step if number == progress.stage else 0
-        if (folder / "checkpoint").exists():
-            load_checkpoint(folder, loaded, optimizers if start else None)
+        if start:
+            load_checkpoint(folder, loaded, optimizers)
         rows = None if isinstance(stage, AlignmentStage) else _RowUpdate(stage, loaded, folder, recipe.seed)
         update: Update = rows or _align
         loaded.model.train()
@@ -139,7 +144,8 @@ class _RowUpdate:
         for part, part_episodes in zip(parts, episodes, strict=True):
             batch = expand(part_episodes, loaded.layout).to(loaded.device)
             self.middle.clear()
-            hidden_BTH = loaded.model.base_model(**batch.model_inputs(), use_cache=False).last_hidden_state
+            with torch.autocast(loaded.device.type, torch.bfloat16, enabled=loaded.device.type == "cuda"):
+                hidden_BTH = hidden_states(loaded.model, batch)
             tokens = token_loss(loaded.model, batch, hidden_BTH)
             loss = tokens.total / num_targets
             if self.vocabulary is not None:
@@ -269,7 +275,7 @@ def _load(recipe: SftRecipe, folder: Path) -> LoadedModel:
         values = source.from_scratch.model_dump()
         frames = {key: values.pop(key) for key in ("skim_frames", "crop_frames")}
         build_checkpoint(folder / "initial", size=SmallModelSize(**values), seed=recipe.seed, **frames)
-        return load_model(folder / "initial", device=source.device or "cpu", dtype=source.dtype or "float32")
+        return load_model(folder / "initial", device=source.device or "cpu", dtype=source.dtype)
     if source.checkpoint is None:
         raise MissingError("the recipe names no checkpoint; set model.checkpoint or model.from_scratch")
     return load_model(source.checkpoint, device=source.device, dtype=source.dtype)
