@@ -33,13 +33,24 @@ class FromScratch(RecipePart):
 
 
 class ModelPart(RecipePart):
-    """Where the model comes from: a checkpoint folder (or hub id), or sizes."""
+    """Where the model comes from: a checkpoint folder (or hub id), or sizes.
+
+    Attributes:
+        checkpoint: Folder or hub id.
+        from_scratch: Sizes of a model to be built.
+        device: ``cpu`` or ``cuda``; default: ``cuda`` if there is one and the model is a checkpoint.
+        dtype: Precision of the weights that the optimizer updates. In bfloat16 an update at 1e-5 is rounded away, so
+            the default is float32; on a GPU the forward pass runs under bfloat16 autocast all the same.
+        freeze_vision: Leave the vision tower as it is, but for alignment stages.
+        gradient_checkpointing: Recompute activations in the backward pass: less memory, more time.
+    """
 
     checkpoint: str | None = None
     from_scratch: FromScratch | None = None
     device: str | None = None
-    dtype: str | None = None
+    dtype: str = "float32"
     freeze_vision: bool = True
+    gradient_checkpointing: bool = False
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
