@@ -73,6 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone, such as `| head`. Python must not complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        # A path that cannot be made, read or written: the user's to mend, not a fault of the program.
+        print(f"timeloupe: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

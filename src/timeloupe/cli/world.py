@@ -9,6 +9,8 @@ import typer
 
 from timeloupe.errors import boundary
 
+MAX_MINUTES = 24 * 60
+
 
 def make(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write to.", show_default=False)],
@@ -30,7 +32,7 @@ def make(
     from rich.progress import track
 
     from timeloupe.trajectory import Task
-    from timeloupe.world.encode import TASKS, make_videos, write_world
+    from timeloupe.world.encode import TASKS, make_videos, plan_videos, refuse_other_world, write_world
     from timeloupe.world.script import ScriptSettings
 
     wanted = [task.strip() for task in tasks.split(",") if task.strip()]
@@ -38,10 +40,17 @@ def make(
     for task in wanted:
         if task not in TASKS:
             raise boundary("world task", task, TASKS)
+    if not kinds:
+        raise boundary("--tasks", tasks, TASKS, "name one or more")
     low, high = _minutes(minutes)
     if per_task < 1:
         raise boundary("questions per task", per_task, ">= 1")
     settings = ScriptSettings(min_seconds=60 * low, max_seconds=60 * high)
+    # Before the first file is written: videos of other settings would have the same names.
+    planned = plan_videos(
+        out, seed=seed, num_videos=videos, settings=settings, tasks=kinds, per_task=per_task
+    )
+    refuse_other_world(out, list(planned))
     made = make_videos(out, seed=seed, num_videos=videos, settings=settings, tasks=kinds, per_task=per_task)
     console = Console(stderr=True)
     shown = track(made, "encoding", total=videos, console=console)
@@ -55,4 +64,6 @@ def _minutes(text: str) -> tuple[float, float]:
         low, high = (float(part) for part in parts) if len(parts) == 2 else (float(text), float(text))
     except ValueError as error:
         raise boundary("--minutes", text, "LO:HI in minutes, such as 3:40") from error
+    if not 0 < low <= high <= MAX_MINUTES:
+        raise boundary("--minutes", text, f"LO:HI in minutes, 0 < LO <= HI <= {MAX_MINUTES}")
     return low, high

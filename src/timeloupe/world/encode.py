@@ -114,6 +114,30 @@ def _rounded(box: Box) -> Box:
     )
 
 
+def plan_videos(
+    folder: str | Path,
+    *,
+    seed: int,
+    num_videos: int,
+    settings: ScriptSettings | None = None,
+    settings_of: Callable[[int], ScriptSettings] | None = None,
+    tasks: Sequence[Task] = ("grounding", "multiple_choice"),
+    per_task: int = 1,
+) -> Iterator[WorldVideo]:
+    """Yield the videos that ``make_videos`` makes with the same arguments, without making any.
+
+    Raises:
+        ConfigError: A number is out of its range.
+    """
+    if num_videos < 1:
+        raise boundary("number of videos", num_videos, ">= 1")
+    for index in range(num_videos):
+        script = make_script(seed, index, settings_of(index) if settings_of else settings)
+        name = f"world-{seed}-{index:04d}"
+        examples = world_examples(script, id=name, video=f"videos/{name}.mp4", tasks=tasks, per_task=per_task)
+        yield WorldVideo(script, Path(folder) / "videos" / f"{name}.mp4", tuple(examples))
+
+
 def make_videos(
     folder: str | Path,
     *,
@@ -126,7 +150,8 @@ def make_videos(
 ) -> Iterator[WorldVideo]:
     """Make ``num_videos`` videos under ``folder/videos``, yielding each when its file is whole.
 
-    A file that is already there with the same script is kept, so an interrupted call can be repeated.
+    A file that is already there with the same script is kept, so an interrupted call can be repeated; one with another
+    script is made anew.
 
     Args:
         folder: Output folder, made if missing.
@@ -137,20 +162,18 @@ def make_videos(
         tasks: Question kinds.
         per_task: Questions of each kind per video.
     """
-    if num_videos < 1:
-        raise boundary("number of videos", num_videos, ">= 1")
-    videos = Path(folder) / "videos"
-    videos.mkdir(parents=True, exist_ok=True)
-    for index in range(num_videos):
-        script = make_script(seed, index, settings_of(index) if settings_of else settings)
-        name = f"world-{seed}-{index:04d}"
-        path, mark = videos / f"{name}.mp4", videos / f".{name}.json"
-        truth = json.dumps(script_truth(script))
-        if not (path.exists() and mark.exists() and mark.read_text(encoding="utf-8") == truth):
-            encode_mp4(script, path)
+    planned = plan_videos(
+        folder, seed=seed, num_videos=num_videos, settings=settings, settings_of=settings_of, tasks=tasks,
+        per_task=per_task,
+    )  # fmt: skip
+    for video in planned:
+        video.path.parent.mkdir(parents=True, exist_ok=True)
+        mark = video.path.with_name(f".{video.path.stem}.json")
+        truth = json.dumps(script_truth(video.script))
+        if not (video.path.exists() and mark.exists() and mark.read_text(encoding="utf-8") == truth):
+            encode_mp4(video.script, video.path)
             mark.write_text(truth, encoding="utf-8")
-        examples = world_examples(script, id=name, video=f"videos/{name}.mp4", tasks=tasks, per_task=per_task)
-        yield WorldVideo(script, path, tuple(examples))
+        yield video
 
 
 def script_truth(script: WorldScript) -> dict[str, Any]:
@@ -180,24 +203,37 @@ def script_truth(script: WorldScript) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_world(folder: str | Path, videos: Iterator[WorldVideo]) -> tuple[int, int]:
-    """Make the videos and write ``examples.jsonl`` and ``truth.jsonl`` beside them; returns (videos, examples).
+def refuse_other_world(folder: str | Path, videos: Sequence[WorldVideo]) -> None:
+    """Do nothing if ``folder`` holds no world yet, or the one that ``videos`` (planned or made) are.
 
     Raises:
-        ConfigError: ``examples.jsonl`` is there and lists other rows; nothing is overwritten silently.
+        ConfigError: ``examples.jsonl`` is there and lists other rows.
     """
-    folder = Path(folder)
-    made = list(videos)
-    rows = [to_line(example) for video in made for example in video.examples]
-    text = "".join(row + "\n" for row in rows)
-    target = folder / "examples.jsonl"
-    if target.exists() and target.read_text(encoding="utf-8") != text:
+    target = Path(folder) / "examples.jsonl"
+    if target.exists() and target.read_text(encoding="utf-8") != _example_lines(videos):
         raise ConfigError(
             f"{target} lists other examples than these settings make, got other settings; use a new folder"
         )
+
+
+def write_world(folder: str | Path, videos: Iterator[WorldVideo]) -> tuple[int, int]:
+    """Make the videos and write ``examples.jsonl`` and ``truth.jsonl`` beside them; returns (videos, examples).
+
+    Other videos of the same names are replaced on the way: ask ``refuse_other_world`` first.
+
+    Raises:
+        ConfigError: ``examples.jsonl`` is there and lists other rows.
+    """
+    folder = Path(folder)
+    made = list(videos)
+    refuse_other_world(folder, made)
     truth = "".join(
         json.dumps({"video": f"videos/{v.path.name}", **script_truth(v.script)}) + "\n" for v in made
     )
     (folder / "truth.jsonl").write_text(truth, encoding="utf-8")
-    target.write_text(text, encoding="utf-8")
-    return len(made), len(rows)
+    (folder / "examples.jsonl").write_text(_example_lines(made), encoding="utf-8")
+    return len(made), sum(len(video.examples) for video in made)
+
+
+def _example_lines(videos: Sequence[WorldVideo]) -> str:
+    return "".join(to_line(example) + "\n" for video in videos for example in video.examples)
