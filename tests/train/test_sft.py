@@ -80,7 +80,9 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path, monkeypatch: p
         sft.train_sft(other, tmp_path / "killed", resume=True)
     sft.train_sft(recipe, tmp_path / "killed", resume=True)
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
-    steps = [[(row["stage"], row["step"]) for row in metrics(tmp_path / name)] for name in ("whole", "killed")]
+    steps = [
+        [(row["stage"], row["step"]) for row in metrics(tmp_path / name)] for name in ("whole", "killed")
+    ]
     assert steps[0] == steps[1]
     assert whole.keys() == resumed.keys()
     for key, value in whole.items():
