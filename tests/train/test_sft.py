@@ -17,10 +17,12 @@ from timeloupe.environment.teacher_policy import TeacherPolicy
 from timeloupe.errors import ConfigError
 from timeloupe.model.load import load_model
 from timeloupe.policy.local import LocalPolicy
+from timeloupe.policy.scripted import ScriptedPolicy
 from timeloupe.prompt.protocol import PROTOCOLS
 from timeloupe.runs import create_run
 from timeloupe.train import sft
 from timeloupe.train.recipe import SftRecipe
+from timeloupe.trajectory import Example, Generation
 from timeloupe.world.encode import make_videos
 from timeloupe.world.script import ScriptSettings
 
@@ -164,6 +166,8 @@ def test_a_foreign_checkpoint_learns_recorded_trajectories(tmp_path: Path, famil
     run = create_run(tmp_path / "teacher", {"command": "test"})
     for trajectory in play(examples, policy, PROTOCOLS["videotemp"], settings, seed=0):
         run.append(trajectory)
+    with run.trajectories_path.open("ab") as file:
+        file.write(b'{"torn')
     tiny_checkpoint(tmp_path / "tiny", family)
     stage = {
         "name": "sft", "kind": "trajectories", "path": str(tmp_path / "teacher"), "steps": 20, "batch": 2, "lr": 3e-3,
@@ -174,6 +178,23 @@ def test_a_foreign_checkpoint_learns_recorded_trajectories(tmp_path: Path, famil
     rows = metrics(tmp_path / "run")
     assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
     assert load_model(tmp_path / "run" / "model", device="cpu").layout.family == family
+
+
+def test_what_a_machines_fault_ended_is_not_learnt_and_is_counted(tmp_path: Path) -> None:
+    dead = Generation(text="", finish="error", error="the server is gone")
+    replies = {"good": ["<think>.</think><answer>B</answer>"], "dead": [dead]}
+    examples = [Example(id=name, video="none.mp4", question="Which?", options=("x", "y")) for name in replies]
+    settings = make_settings({"question_only": True})
+    policy = ScriptedPolicy.from_replies(replies)
+    run = create_run(tmp_path / "run", {"command": "test"})
+    for trajectory in play(examples, policy, PROTOCOLS["videotemp"], settings, seed=0):
+        run.append(trajectory)
+    with pytest.warns(UserWarning, match="1 of 2"):
+        kept = sft._recorded(run.path)
+    assert [one.example.id for one in kept] == ["good"]
+    run.trajectories_path.write_text("", encoding="utf-8")
+    with pytest.raises(ConfigError, match="among the 0"):
+        sft._recorded(run.path)
 
 
 def test_a_stage_ends_when_its_gate_is_reached(tmp_path: Path) -> None:

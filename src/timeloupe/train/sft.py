@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from timeloupe.model.expand import expand
 from timeloupe.model.forward import hidden_states
 from timeloupe.model.load import LoadedModel, load_model
 from timeloupe.prompt.protocol import PROTOCOLS
+from timeloupe.runs import open_run
 from timeloupe.train.alignment import alignment_batch, alignment_loss
 from timeloupe.train.checkpoint import Progress, load_checkpoint, read_progress, save_checkpoint
 from timeloupe.train.loss import token_loss
@@ -28,7 +30,7 @@ from timeloupe.train.recipe import AlignmentStage, RowStage, SftRecipe, Trajecto
 from timeloupe.train.rows import TrainRow, to_episode, trajectory_row
 from timeloupe.train.supervision import ROTATIONS, Vocabulary, read_vocabulary, readout_loss, readouts
 from timeloupe.train.world_rows import WorldRows
-from timeloupe.trajectory import read_trajectories
+from timeloupe.trajectory import StopReason, Trajectory, read_trajectories
 from timeloupe.video.cache import FrameCache
 from timeloupe.world.script import ScriptSettings, generator
 from timeloupe.world.teacher import whole_seconds
@@ -188,13 +190,7 @@ def _row_source(
         mp4 = Path(stage.world_folder or folder / "world") if stage.pixels == "mp4" else None
         return WorldRows(stage.world_seed, stage.mix, settings, protocol, videos, mp4, stage.num_videos).pool
     assert isinstance(stage, TrajectoryStage)
-    path = Path(stage.path)
-    path = path / "trajectories.jsonl" if path.is_dir() else path
-    trajectories = [trajectory for trajectory in read_trajectories(path) if trajectory.turns]
-    if not trajectories:
-        raise ConfigError(
-            f"no trajectory with a turn in {str(path)!r}, nothing to train on; record some first"
-        )
+    trajectories = _recorded(Path(stage.path))
     cache = FrameCache(1 << 30)
 
     def pool(index: int, size: int) -> list[TrainRow]:
@@ -207,6 +203,26 @@ def _row_source(
         return rows
 
     return pool
+
+
+def _recorded(path: Path) -> list[Trajectory]:
+    """Return what can be learnt from a JSONL file or a run folder, the last play of each episode.
+
+    Episodes that a machine's fault ended are left out: the reply at which they stopped is not the policy's.
+    """
+    found = open_run(path).latest() if path.is_dir() else list(read_trajectories(path))
+    kept = [one for one in found if one.turns and one.stop is not StopReason.INFRASTRUCTURE]
+    if not kept:
+        raise ConfigError(
+            f"no trajectory to train on among the {len(found)} in {str(path)!r}; record some that end by themselves"
+        )
+    if len(kept) < len(found):
+        warnings.warn(
+            f"training on {len(kept)} of {len(found)} trajectories in {str(path)!r}: a machine's fault ended "
+            "the others",
+            stacklevel=2,
+        )
+    return kept
 
 
 def _frame_targets(rows: list[TrainRow]) -> tuple[list[tuple[str, ...]], list[list[int]]]:
@@ -286,7 +302,9 @@ def _export(loaded: LoadedModel, folder: Path) -> Path:
     loaded.model.save_pretrained(folder)
     loaded.tokenizer.save_pretrained(folder)
     for path in loaded.folder.iterdir():
-        if path.suffix == ".json" and not (folder / path.name).exists():
+        # An index of shards is not copied: ours may be others.
+        wanted = path.suffix == ".json" and not path.name.endswith(".index.json")
+        if wanted and not (folder / path.name).exists():
             (folder / path.name).write_bytes(path.read_bytes())
     return folder
 
