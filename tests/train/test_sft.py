@@ -14,7 +14,7 @@ from tests.train.tiny import tiny_recipe
 from timeloupe.environment.rollout import play
 from timeloupe.environment.settings import make_settings
 from timeloupe.environment.teacher_policy import TeacherPolicy
-from timeloupe.errors import ConfigError
+from timeloupe.errors import ConfigError, MissingError
 from timeloupe.model.load import load_model
 from timeloupe.policy.local import LocalPolicy
 from timeloupe.policy.scripted import ScriptedPolicy
@@ -195,6 +195,16 @@ def test_what_a_machines_fault_ended_is_not_learnt_and_is_counted(tmp_path: Path
     run.trajectories_path.write_text("", encoding="utf-8")
     with pytest.raises(ConfigError, match="among the 0"):
         sft._recorded(run.path)
+
+
+def test_a_wrong_recipe_leaves_no_run_behind(tmp_path: Path) -> None:
+    recipe = tiny_recipe(steps=2)
+    wrong = recipe | {"model": {"checkpoint": str(tmp_path / "nowhere")}}
+    with pytest.raises(MissingError, match="nowhere"):
+        sft.train_sft(SftRecipe(**wrong), tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"leter_right.*letter_right"):
+        sft.train_sft(SftRecipe(**tiny_recipe(stop_when={"leter_right": 0.9})), tmp_path / "run")
+    sft.train_sft(SftRecipe(**recipe), tmp_path / "run")
 
 
 def test_a_stage_ends_when_its_gate_is_reached(tmp_path: Path) -> None:

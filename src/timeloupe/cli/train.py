@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,9 @@ from timeloupe.errors import ConfigError, MissingError
 
 def sft(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="TOML recipe.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="Run folder; default: runs/ and the recipe's name.")] = Path(),
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; default: runs/ and the recipe's name.")
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe value.")
     ] = None,
@@ -42,7 +45,7 @@ def sft(
     if threads < 1:
         raise ConfigError(f"--threads must be >= 1, got {threads}")
     torch.set_num_threads(threads)
-    folder = out if out != Path() else Path("runs") / recipe.stem
+    folder = out or Path("runs") / recipe.stem
 
     from rich.console import Console
 
@@ -57,8 +60,21 @@ def sft(
     try:
         finished = train_sft(resolved, folder, resume=resume, on_log=show)
     except KeyboardInterrupt:
+        words = [
+            "timeloupe",
+            "train",
+            "sft",
+            str(recipe),
+            "--out",
+            str(folder),
+            "--threads",
+            str(threads),
+            "--resume",
+        ]
+        for override in set_ or []:
+            words += ["--set", override]
         console.print(
-            f"stopped; go on with: timeloupe train sft {recipe} --out {folder} --resume", highlight=False
+            f"stopped; go on with: {shlex.join(words)}", highlight=False, markup=False, soft_wrap=True
         )
         raise
     typer.echo(str(finished))

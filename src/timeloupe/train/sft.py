@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from timeloupe.environment.settings import EpisodeSettings
-from timeloupe.errors import ConfigError, MissingError
+from timeloupe.errors import ConfigError, MissingError, boundary
 from timeloupe.model.expand import expand
 from timeloupe.model.forward import hidden_states
 from timeloupe.model.load import LoadedModel, load_model
@@ -65,6 +65,8 @@ def train_sft(
     folder = Path(folder)
     progress = _open_run(recipe, folder, resume)
     loaded = _load(recipe, folder)
+    # Only now: a recipe that names no model must not leave a folder that refuses the corrected one.
+    (folder / "recipe.json").write_text(_recipe_text(recipe), encoding="utf-8")
     if progress != Progress(0, 0):
         load_checkpoint(folder, loaded, None)
     torch.manual_seed(recipe.seed)
@@ -241,6 +243,9 @@ _GATES = {
 }
 """Accuracy of the token after these tokens: mean token accuracy hides a model that cannot ground."""
 
+GATE_FIGURES = (*_GATES, *ROTATIONS, "colour", "shape", "digit")
+"""Shares of metrics.jsonl that a stage's ``stop_when`` may name."""
+
 
 def _gates(
     loaded: LoadedModel, before_N: torch.Tensor, targets_N: torch.Tensor, right_N: torch.Tensor
@@ -268,19 +273,30 @@ def _freeze(loaded: LoadedModel, *, vision: bool) -> None:
 
 
 def _open_run(recipe: SftRecipe, folder: Path, resume: bool) -> Progress:
+    for stage in recipe.stages:
+        for name in stage.stop_when:
+            if name not in GATE_FIGURES:
+                raise boundary(
+                    f"stage {stage.name!r} stops at a figure that there is not", name, GATE_FIGURES
+                )
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"a run needs a folder, got the file {str(folder)!r}, name another path")
     folder.mkdir(parents=True, exist_ok=True)
-    path, text = folder / "recipe.json", recipe.model_dump_json(indent=2) + "\n"
+    path = folder / "recipe.json"
     if path.exists():
         if not resume:
             raise ConfigError(
                 f"{str(folder)!r} already holds a run; use --resume to go on with it, or a new folder"
             )
-        if path.read_text(encoding="utf-8") != text:
+        if path.read_text(encoding="utf-8") != _recipe_text(recipe):
             raise ConfigError(
                 f"{str(folder)!r} holds the run of another recipe; resume with that recipe, or use a new folder"
             )
-    path.write_text(text, encoding="utf-8")
     return read_progress(folder) or Progress(0, 0)
+
+
+def _recipe_text(recipe: SftRecipe) -> str:
+    return recipe.model_dump_json(indent=2) + "\n"
 
 
 def _load(recipe: SftRecipe, folder: Path) -> LoadedModel:
