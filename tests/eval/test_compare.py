@@ -59,6 +59,19 @@ def test_outcomes() -> None:
     assert outcome(lost).tiou == 0, "an unreadable answer stays in the denominator"
 
 
+def test_a_machines_fault_has_no_score_and_is_counted() -> None:
+    dead = Turn(generation=Generation(text="", finish="error", error="gone"))
+    outcomes = [
+        outcome(played(GROUNDING, dead, stop=StopReason.INFRASTRUCTURE)),
+        outcome(played(GROUNDING, answered(Answer(text="", segments=(TRUE,))))),
+        outcome(played(CHOICE, stop=StopReason.INFRASTRUCTURE)),
+    ]
+    figures = summarise(outcomes, 3.0)
+    assert (figures["n"], [one.unscored for one in outcomes]) == (3, [True, False, True])
+    assert figures["miou"] == 1.0
+    assert figures["accuracy"] is None
+
+
 def test_evidence_of_a_choice_is_its_last_crop() -> None:
     trajectory = played(CHOICE, looked(0, 100), looked(10, 30), answered(Answer(text="B", option="B")))
     assert evidence_tiou(trajectory) == 0.5

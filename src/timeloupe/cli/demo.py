@@ -77,6 +77,13 @@ def demo(
         kept = {"agentic": table["agentic"], "single_pass": table["single_pass"]}
         typer.echo(json.dumps(kept | {"controls": {name: table[name] for name in CONTROLS}}))
     _print_table(table, console)
+    for name, section in sections.items():
+        if unscored := sum(one.unscored for one in section.outcomes):
+            console.print(
+                f"{name.replace('_', ' ')}: {unscored} of {len(section.outcomes)} questions have no score, the machine "
+                "failed",
+                style="red",
+            )
     console.print(f"page: {export_page(folder).path}", highlight=False, soft_wrap=True)
 
 

@@ -11,7 +11,7 @@ from timeloupe.eval.metrics import recall_at
 from timeloupe.grounding import tiou
 from timeloupe.policy.base import Policy
 from timeloupe.prompt.protocol import Protocol
-from timeloupe.trajectory import Example, Segment, Trajectory
+from timeloupe.trajectory import Example, Segment, StopReason, Trajectory
 from timeloupe.video.cache import FrameCache
 from timeloupe.video.probe import probe
 from timeloupe.world.script import generator
@@ -26,7 +26,8 @@ SECTIONS = ("agentic", "single_pass", "question_only", "whole_video", "middle", 
 class Outcome:
     """What came of one question: the IoU of a grounding answer or whether an option was right, else ``None``.
 
-    A reply that could not be read scores 0, never ``None``: only the other kind of question has no score.
+    A reply that could not be read scores 0, never ``None``. Both are ``None`` where the machine failed (``stop`` is
+    ``infrastructure``): such an episode has no score and leaves the means.
     """
 
     example: Example
@@ -34,18 +35,20 @@ class Outcome:
     right: float | None = None
     crops: int = 0
     frames_decoded: int = 0
+    unscored: bool = False
 
 
 def outcome(trajectory: Trajectory) -> Outcome:
     """Return the outcome of an episode: first answered segment against the first true one; option letter against the
     true letter."""
     example, answer = trajectory.example, trajectory.answer
+    unscored = trajectory.stop is StopReason.INFRASTRUCTURE
     overlap = right = None
-    if example.task == "multiple_choice":
+    if not unscored and example.task == "multiple_choice":
         right = float(answer is not None and answer.option == example.answer)
-    else:
+    elif not unscored:
         overlap = _best(answer.segments[0] if answer is not None and answer.segments else None, example)
-    return Outcome(example, overlap, right, len(trajectory.crops), trajectory.frames_decoded)
+    return Outcome(example, overlap, right, len(trajectory.crops), trajectory.frames_decoded, unscored)
 
 
 def evidence_tiou(trajectory: Trajectory) -> float:
@@ -81,8 +84,9 @@ def summarise(outcomes: Sequence[Outcome], seconds: float) -> dict[str, float | 
     """Return the figures of one section.
 
     Returns:
-        ``n`` questions; ``miou`` and ``recall_at_*`` (IoU >= threshold) over grounding questions; ``accuracy`` by
-        option letter over multiple-choice questions; crops, seconds of wall time and decoded frames per question.
+        ``n`` questions asked; ``miou`` and ``recall_at_*`` (IoU >= threshold) over grounding questions; ``accuracy``
+        by option letter over multiple-choice questions; crops, seconds of wall time and decoded frames per question.
+        Questions that a machine's fault left without a score are in ``n`` and in no mean.
         ``None`` where a section has no such question.
     """
     overlaps = [one.tiou for one in outcomes if one.tiou is not None]
