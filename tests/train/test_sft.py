@@ -210,3 +210,15 @@ def test_a_wrong_recipe_leaves_no_run_behind(tmp_path: Path) -> None:
 def test_a_stage_ends_when_its_gate_is_reached(tmp_path: Path) -> None:
     sft.train_sft(SftRecipe(**tiny_recipe(steps=30, stop_when={"first_word_right": 0.0})), tmp_path / "run")
     assert metrics(tmp_path / "run")[-1]["step"] == 10
+
+
+def test_figures_of_a_cut_batch_are_means_over_its_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares = iter([1.0, 0.0, 1.0, 1.0])
+    monkeypatch.setattr(sft, "_gates", lambda *arguments: {"letter_right": next(shares)})
+    recipe = SftRecipe(**tiny_recipe(batch=4, micro_batch=1))
+    loaded = sft._load(recipe, tmp_path)
+    update = sft._RowUpdate(recipe.stages[1], loaded, tmp_path, seed=0)  # type: ignore[arg-type]
+    _, figures = update(recipe.stages[1], loaded, 0)
+    assert figures["letter_right"] == 0.75

@@ -143,10 +143,11 @@ class _RowUpdate:
             for segment in one.segments
             if segment.trained
         )
-        figures: dict[str, float] = {"targets": num_targets}
+        shares: dict[str, list[float]] = {}
         total = 0.0
         for part, part_episodes in zip(parts, episodes, strict=True):
             batch = expand(part_episodes, loaded.layout).to(loaded.device)
+            figures: dict[str, float] = {}
             self.middle.clear()
             with torch.autocast(loaded.device.type, torch.bfloat16, enabled=loaded.device.type == "cuda"):
                 hidden_BTH = hidden_states(loaded.model, batch)
@@ -159,11 +160,14 @@ class _RowUpdate:
                     text.embed_tokens.weight, text.norm(self.middle[-1]), found, self.weights
                 )
                 loss = loss + extra * (len(part) / len(rows))
-                figures |= right
+                figures = right
             loss.backward()
             total += loss.item()
             figures |= _gates(loaded, tokens.before_N, tokens.targets_N, tokens.right_N)
-        return total, figures
+            for name, share in figures.items():
+                shares.setdefault(name, []).append(share)
+        means = {name: sum(values) / len(values) for name, values in shares.items()}
+        return total, {"targets": num_targets} | means
 
     def _batch(self, stage: RowStage, step: int) -> list[TrainRow]:
         index = step // POOL_BATCHES

@@ -52,7 +52,11 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class RowMix(BaseModel):
-    """Shares of the kinds of rows, each in [0, 1]; what is left over are whole tool-using trajectories.
+    """Shares of the kinds of rows, each in [0, 1].
+
+    They are drawn one after another: ``recall`` of all rows, ``blind`` of the others; ``direct`` and ``first_reply``
+    are shares of what then remains, the rows with frames. Of these, what is left over are whole tool-using
+    trajectories: there are none only where ``direct + first_reply`` is 1.
 
     Attributes:
         direct: Rows without a tool: skim, then the answer.
@@ -61,7 +65,8 @@ class RowMix(BaseModel):
         blind: Multiple-choice rows without any frame, whose letter can only be guessed: they give the question-only
             control a reply that can be read.
         wrong_first: Share of the tool-using trajectories whose first call is wrong, as careless labellers err; the
-            second call then grounds the moment from the skim.
+            second call then grounds the moment from the skim. A little fewer come out: a wrong span that finds no room
+            in the video leaves the row right.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
