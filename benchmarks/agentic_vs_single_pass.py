@@ -1,6 +1,6 @@
 """Looking closer against a single pass at the same skim, per duration bin, over training seeds, with controls.
 
-    python benchmarks/agentic_vs_single_pass.py WORLD MODEL [MODEL ...]
+    python benchmarks/agentic_vs_single_pass.py WORLD MODEL [MODEL ...] --seeds SEED [SEED ...]
 
 WORLD is a scratch folder for the held-out MP4s (made on first use, evaluation seeds only); each MODEL is the finished
 folder of one training seed. Teacher rows are the ceiling: perfect sight of the very frames that were shown. The model's
@@ -25,7 +25,7 @@ from timeloupe.eval.metrics import bootstrap_interval
 from timeloupe.model.load import load_model
 from timeloupe.policy.local import LocalPolicy
 from timeloupe.prompt.protocol import PROTOCOLS
-from timeloupe.trajectory import Example
+from timeloupe.trajectory import Example, Trajectory
 from timeloupe.video.cache import FrameCache
 from timeloupe.world.encode import WorldVideo, make_videos
 from timeloupe.world.script import EVALUATION_SEEDS, ScriptSettings
@@ -57,29 +57,43 @@ def interval(values: Sequence[tuple[str, float | None]]) -> dict[str, float] | N
     return {"mean": found.mean, "low": found.low, "high": found.high}
 
 
-def row(outcomes: Sequence[Outcome], seconds: float, evidence: Sequence[float]) -> dict[str, Any]:
-    """Return one line of the table."""
+def row(pairs: Sequence[tuple[Outcome, Trajectory | None]], seconds: float | None = None) -> dict[str, Any]:
+    """Return one line of the table from outcomes and, where something was played, their episodes."""
+    outcomes = [one for one, _ in pairs]
     groundings = [(one.example.video, one.tiou) for one in outcomes]
     figures: dict[str, Any] = {"n": len(outcomes), "mIoU": interval(groundings)}
     for threshold in THRESHOLDS:
         hits = [(video, None if value is None else float(value >= threshold)) for video, value in groundings]
         figures[f"R@{threshold}"] = interval(hits)
     figures["letter accuracy"] = interval([(one.example.video, one.right) for one in outcomes])
-    chosen = [
-        (one.example.video, value)
-        for one, value in zip(outcomes, evidence, strict=False)
-        if one.right is not None
-    ]
-    figures["evidence IoU (multiple choice)"] = interval(chosen)
-    if evidence:
+    played = [(one, trajectory) for one, trajectory in pairs if trajectory is not None]
+    if played:
+        evidence = [(one.example.video, evidence_tiou(t)) for one, t in played if one.right is not None]
+        figures["evidence IoU (multiple choice)"] = interval(evidence)
         figures["crops"] = round(sum(one.crops for one in outcomes) / len(outcomes), 3)
-        figures["seconds"] = round(seconds / len(outcomes), 4)
         figures["frames decoded"] = round(sum(one.frames_decoded for one in outcomes) / len(outcomes), 1)
+    if seconds is not None:
+        figures["seconds"] = round(seconds / len(outcomes), 4)
     return figures
 
 
+def gain(ones: Sequence[Section], others: Sequence[Section]) -> dict[str, Any]:
+    """Return what the first sections have over the second ones, question by question, videos resampled."""
+    figures: dict[str, Any] = {"n": sum(len(one.outcomes) for one in ones)}
+    values: dict[str, list[tuple[str, float | None]]] = {"mIoU": [], "R@0.5": [], "letter accuracy": []}
+    for one, other in zip(ones, others, strict=True):
+        for a, b in zip(one.outcomes, other.outcomes, strict=True):
+            video = a.example.video
+            if a.tiou is not None and b.tiou is not None:
+                values["mIoU"].append((video, a.tiou - b.tiou))
+                values["R@0.5"].append((video, float(a.tiou >= 0.5) - float(b.tiou >= 0.5)))
+            if a.right is not None and b.right is not None:
+                values["letter accuracy"].append((video, a.right - b.right))
+    return figures | {name: interval(pairs) for name, pairs in values.items()}
+
+
 def teacher_sections(videos: Sequence[WorldVideo], settings: EpisodeSettings) -> dict[str, Section]:
-    """Return what perfect sight of the shown frames reaches, agentic and in a single pass."""
+    """Return what perfect sight of the shown frames reaches: agentic, in a single pass, and with as many frames."""
     known = {
         example.id: (video.script, example.model_copy(update={"video": str(video.path)}))
         for video in videos
@@ -87,9 +101,14 @@ def teacher_sections(videos: Sequence[WorldVideo], settings: EpisodeSettings) ->
     }
     examples = [example for _, example in known.values()]
     found: dict[str, Section] = {}
-    for name, tools in (("teacher agentic", True), ("teacher single pass", False)):
-        policy = TeacherPolicy(known, tools=tools, max_turns=settings.max_turns)
-        ways = settings.model_copy(update={"tools": tools})
+    sections: dict[str, dict[str, Any]] = {
+        "teacher agentic": {},
+        "teacher single pass": {"tools": False},
+        "teacher single pass, 40 frames": {"tools": False, "skim_frames": 40},
+    }
+    for name, changes in sections.items():
+        ways = settings.model_copy(update=changes)
+        policy = TeacherPolicy(known, tools=ways.tools, max_turns=ways.num_turns)
         cache = FrameCache(256 * 2**20)
         played = [
             trajectory
@@ -106,6 +125,30 @@ def minutes_of(example: Example, durations: dict[str, float]) -> str:
     """Return the name of an example's duration bin."""
     minutes = durations[example.video] / 60
     return next(name for name, (low, high) in BINS_MINUTES.items() if low <= minutes <= high)
+
+
+def table(pooled: dict[str, list[Section]], durations: dict[str, float]) -> dict[str, Any]:
+    """Return all lines: every section over all questions, the model's by training run and by duration bin, the gain."""
+    figures: dict[str, Any] = {}
+    for name, parts in pooled.items():
+        title = name.replace("_", " ")
+        pairs = [
+            (one, part.trajectories[index] if part.trajectories else None)
+            for part in parts
+            for index, one in enumerate(part.outcomes)
+        ]
+        is_model = name in ("agentic", "single_pass", "question_only")
+        figures[title] = row(pairs, sum(part.seconds for part in parts) if is_model else None)
+        if name not in ("agentic", "single_pass"):
+            continue
+        for bin_name in BINS_MINUTES:
+            chosen = [(one, t) for one, t in pairs if minutes_of(one.example, durations) == bin_name]
+            figures[f"{title}, {bin_name} min"] = row(chosen)
+        for number, part in enumerate(parts):
+            own = list(zip(part.outcomes, part.trajectories, strict=True))
+            figures[f"{title}, model {number + 1}"] = row(own, part.seconds)
+    figures["agentic minus single pass"] = gain(pooled["agentic"], pooled["single_pass"])
+    return figures
 
 
 def plot(figures: dict[str, Any], path: Path) -> None:
@@ -170,23 +213,7 @@ def main() -> None:
             sections |= teacher_sections(videos, settings)
         for name, section in sections.items():
             pooled.setdefault(name, []).append(section)
-    figures: dict[str, Any] = {}
-    for name, parts in pooled.items():
-        for bin_name in ("all", *BINS_MINUTES):
-            if bin_name != "all" and name not in ("agentic", "single_pass"):
-                continue
-            chosen = [
-                (one, evidence_tiou(part.trajectories[index]) if part.trajectories else None)
-                for part in parts
-                for index, one in enumerate(part.outcomes)
-                if bin_name == "all" or minutes_of(one.example, durations) == bin_name
-            ]
-            evidence = [value for _, value in chosen if value is not None]
-            share = len(chosen) / sum(len(part.outcomes) for part in parts)
-            line = row([one for one, _ in chosen], sum(part.seconds for part in parts) * share, evidence)
-            figures[
-                f"{name.replace('_', ' ')}, {bin_name} min" if bin_name != "all" else name.replace("_", " ")
-            ] = line
+    figures = table(pooled, durations)
     for stop in sorted({t.stop for part in pooled["agentic"] for t in part.trajectories}):
         count = sum(t.stop == stop for part in pooled["agentic"] for t in part.trajectories)
         print(f"agentic stop {stop}: {count}")
@@ -195,18 +222,22 @@ def main() -> None:
     if arguments.no_record:
         return
     plot(figures, ROOT / "docs" / f"{arguments.id}.png")
+    seeds = " ".join(str(seed) for seed in arguments.seeds)
     names = " ".join(path.parent.name for path in arguments.models)
     record(
         arguments.id, title=arguments.title,
-        command=f"python benchmarks/agentic_vs_single_pass.py WORLD {names}",
-        seeds=arguments.seeds or list(range(len(arguments.models))), n=len(examples), figures=figures,
+        command=f"python benchmarks/agentic_vs_single_pass.py WORLD {names} --seeds {seeds}",
+        seeds=arguments.seeds, n=len(examples), figures=figures,
         notes=[
             f"{len(videos)} held-out MP4s of 3 to 40 minutes (evaluation seed {WORLD_SEED}), two grounding and two "
             "multiple-choice questions each; n in the rows counts questions times training seeds.",
             "mIoU and R@m (IoU >= m) over grounding questions, letter accuracy over multiple-choice questions (chance "
             "0.25); an unreadable or missing answer counts 0.",
             "Teacher rows: perfect sight of the very frames shown; where it has seen no digit it answers A.",
-            "Single pass: the same model with the direct prompt; the single-pass teacher is the fairer bar.",
+            "Single pass: the same model with the direct prompt, which a fifth of its rows taught; the single-pass "
+            "teacher is the fairer bar. `40 frames`: as many as the agent sees with two crops.",
+            "A training seed draws the initial weights; rows and their order are the same for all. `model N` is the "
+            "N-th seed. Decoded frames are shared by the four questions of a video, as the cache gives them.",
             "whole video answers [0, duration); middle the middle fifth; random a random fifth and a random letter.",
         ],
         plots=[f"{arguments.id}.png"],

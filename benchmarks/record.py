@@ -74,7 +74,7 @@ def page(entries: list[dict[str, Any]]) -> str:
         "",
         "Written by the scripts in `benchmarks/` from `results.json`; do not edit by hand.",
     ]
-    lines += ["Intervals are 95 % percentile bootstraps over videos."]
+    lines += ["Intervals are 95 % percentile bootstraps over videos unless a note says otherwise."]
     for entry in entries:
         lines += ["", f"## {entry['title']}", ""]
         lines += [

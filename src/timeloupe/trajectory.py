@@ -333,7 +333,7 @@ def _read_lines(path: str | Path, kind: type[RecordT]) -> Iterator[RecordT]:
         raise MissingError(
             f"no record file at {str(path)!r}, expected a JSONL file with one {kind.__name__} a line"
         )
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue

@@ -21,7 +21,7 @@ from timeloupe.model.expand import expand
 from timeloupe.model.forward import hidden_states
 from timeloupe.model.load import LoadedModel, load_model
 from timeloupe.prompt.protocol import PROTOCOLS
-from timeloupe.runs import open_run
+from timeloupe.runs import open_run, snapshot_environment, write_json
 from timeloupe.train.alignment import alignment_batch, alignment_loss
 from timeloupe.train.checkpoint import Progress, load_checkpoint, read_progress, save_checkpoint
 from timeloupe.train.loss import token_loss
@@ -50,8 +50,8 @@ def train_sft(
 ) -> Path:
     """Train as the recipe says and return the folder of the finished checkpoint (``folder/model``).
 
-    ``folder`` gets recipe.json, metrics.jsonl (one line per ``LOG_EVERY`` steps) and, every ``checkpoint_every``
-    steps, a checkpoint.
+    ``folder`` gets recipe.json, environment.json, metrics.jsonl (one line per ``LOG_EVERY`` steps) and, every
+    ``checkpoint_every`` steps, a checkpoint.
 
     Args:
         recipe: What to do.
@@ -67,6 +67,7 @@ def train_sft(
     loaded = _load(recipe, folder)
     # Only now: a recipe that names no model must not leave a folder that refuses the corrected one.
     (folder / "recipe.json").write_text(_recipe_text(recipe), encoding="utf-8")
+    write_json(folder / "environment.json", snapshot_environment())
     if progress != Progress(0, 0):
         load_checkpoint(folder, loaded, None)
     torch.manual_seed(recipe.seed)
@@ -285,8 +286,10 @@ def _open_run(recipe: SftRecipe, folder: Path, resume: bool) -> Progress:
                 )
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"a run needs a folder, got the file {str(folder)!r}, name another path")
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "recipe.json"
+    if resume and not path.exists():
+        raise MissingError(f"no run to resume in {str(folder)!r}, expected a folder with recipe.json")
+    folder.mkdir(parents=True, exist_ok=True)
     if path.exists():
         if not resume:
             raise ConfigError(
