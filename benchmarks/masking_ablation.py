@@ -38,8 +38,8 @@ from timeloupe.train.masking import MASKS
 SHARES = (0.3, 0.6)
 TEMPERATURES = (0.0, 1.0)
 BASE_STEPS = 450
-STEPS = 120
-VIDEOS = 24
+STEPS = 100
+VIDEOS = 20
 FIGURES = ("miou", "recall_at_0.5", "accuracy", "first_call_iou", "crops_per_question", "no_answer")
 
 
