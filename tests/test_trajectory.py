@@ -235,3 +235,9 @@ def test_video_paths_are_relative_to_the_file_that_lists_them(tmp_path: Path) ->
     ]
     path.write_text("".join(to_line(row) + "\n" for row in rows))
     assert [row.video for row in read_examples(path)] == [str(tmp_path / "videos/a.mp4"), "/data/b.mp4"]
+
+
+def test_half_a_surrogate_pair_does_not_lose_the_episode() -> None:
+    generation = Generation(text="cut \ud83d here")
+    assert generation.text == "cut ? here"
+    assert Generation.model_validate_json(to_line(generation)) == generation

@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from timeloupe.errors import MissingError, RecordError
 
@@ -172,6 +172,12 @@ class Generation(Record):
     logprobs: tuple[float, ...] | None = None
     error: str | None = None
     seconds: Seconds = 0.0
+
+    @field_validator("text", "error")
+    @classmethod
+    def _encodable(cls, text: str | None) -> str | None:
+        """Half a surrogate pair, as a server may cut one, has no UTF-8 and would lose the whole episode."""
+        return None if text is None else text.encode("utf-8", "replace").decode("utf-8")
 
 
 class ToolCall(Record):
