@@ -4,8 +4,9 @@
 
 The design, fixed before any figure was seen:
 
-1. One base model, trained on single replies only: answers without the tool, and first calls. It has never seen a crop,
-   as a base model has not.
+1. The base is the embedded small model, which already plays the loop: the question is which mask keeps it from learning
+   what is wrong in the rows. (A base that had only seen single replies could not be had cheaply: teaching it the option
+   letters wiped out its grounding. That was seen on the base alone, before any fine-tuning was scored.)
 2. From the base, per seed (which draws other videos and rows), six fine-tunings of equal steps on the same kinds of
    rows: 25 % without the tool (as the release mixes direct rows in), the rest with it: once-call rows, whose first call
    is right and trained under every mask but `last_turn`; twice-call rows, where a first look finds nothing; and a share
@@ -33,35 +34,23 @@ from typing import Any
 
 from record import ROOT, record
 
+from timeloupe.policy.small import SMALL_CHECKPOINT
 from timeloupe.train.masking import MASKS
 
 SHARES = (0.3, 0.6)
 TEMPERATURES = (0.0, 1.0)
-BASE_STEPS = 450
 STEPS = 100
 VIDEOS = 20
 FIGURES = ("miou", "recall_at_0.5", "accuracy", "first_call_iou", "crops_per_question", "no_answer")
 
 
-def base_recipe() -> dict[str, Any]:
-    """Return the recipe of the base model: the small model's first stages, on single replies only."""
-    import tomllib
-
-    recipe = tomllib.loads((ROOT / "recipes/sft/small.toml").read_text(encoding="utf-8"))
-    stages = {stage["name"]: stage for stage in recipe["stages"]}
-    lookup = stages["lookup"] | {
-        "steps": BASE_STEPS, "world_seed": 21, "mix": {"direct": 0.35, "first_reply": 0.65, "recall": 0.08},
-    }  # fmt: skip
-    return recipe | {"stages": [stages["alignment"], stages["recall"], lookup, stages["letters"]]}
-
-
-def noisy_recipe(seed: int, base: Path, mask: str, share: float) -> dict[str, Any]:
+def noisy_recipe(seed: int, mask: str, share: float) -> dict[str, Any]:
     """Return the recipe of one fine-tuning."""
     stage = {
         "name": "sft", "kind": "world", "world_seed": 30 + seed, "steps": STEPS, "batch": 16, "lr": 0.01, "decay": 0.6,
         "optimizer": "muon", "mask": mask, "readout_weight": 0.0, "mix": {"direct": 0.25, "wrong_first": share},
     }  # fmt: skip
-    model = {"checkpoint": str(base), "device": "cpu", "dtype": "float32"}
+    model = {"checkpoint": str(SMALL_CHECKPOINT), "device": "cpu", "dtype": "float32"}
     return {"seed": seed, "model": model, "stages": [stage]}
 
 
@@ -121,13 +110,17 @@ def evaluate(model: Path, world: Path, temperature: float, seed: int) -> dict[st
 
 
 def one(work: Path, seed: int, job: str) -> None:
-    """Do one job in this process: ``base``, or ``MASK:SHARE``."""
-    base = train(base_recipe(), work / "base")
+    """Do one job in this process: ``MASK:SHARE``, or ``base``: score the base."""
     if job == "base":
+        for temperature in TEMPERATURES:
+            path = work / f"base-{temperature}.json"
+            if not path.exists():
+                figures = evaluate(SMALL_CHECKPOINT, work / "world", temperature, seed)
+                path.write_text(json.dumps(figures), encoding="utf-8")
         return
     mask, share = job.split(":")
     folder = work / f"{mask}-{share}-{seed}"
-    model = train(noisy_recipe(seed, base, mask, float(share)), folder)
+    model = train(noisy_recipe(seed, mask, float(share)), folder)
     for temperature in TEMPERATURES:
         path = folder / f"figures-{temperature}.json"
         if not path.exists():
@@ -142,6 +135,11 @@ def spread(values: list[float]) -> dict[str, float]:
 def collect(work: Path, seeds: list[int]) -> dict[str, Any]:
     """Return the table: one row per share, mask and temperature, figures over seeds."""
     table: dict[str, Any] = {}
+    for temperature in TEMPERATURES:
+        path = work / f"base-{temperature}.json"
+        if path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            table[f"base, T = {temperature:g}"] = {"seeds": 1} | {name: found[name] for name in FIGURES}
     for share in SHARES:
         for temperature in TEMPERATURES:
             for mask in MASKS:
@@ -219,8 +217,8 @@ def main() -> None:
             subprocess.run(words, check=True, stdout=log, stderr=log)
 
     if not arguments.collect:
+        run(arguments.seeds[0], "base")  # makes the videos, too
         with ThreadPoolExecutor(arguments.jobs) as pool:
-            run(arguments.seeds[0], "base")
             jobs = [
                 (seed, f"{mask}:{share}") for seed in arguments.seeds for share in SHARES for mask in MASKS
             ]
