@@ -22,13 +22,15 @@ from timeloupe.environment.settings import EpisodeSettings, make_settings
 from timeloupe.environment.teacher_policy import TeacherPolicy
 from timeloupe.eval.compare import THRESHOLDS, Outcome, Section, compare, evidence_tiou, outcome
 from timeloupe.eval.metrics import bootstrap_interval
+from timeloupe.grounding import tiou
 from timeloupe.model.load import load_model
 from timeloupe.policy.local import LocalPolicy
 from timeloupe.prompt.protocol import PROTOCOLS
 from timeloupe.trajectory import Example, Trajectory
 from timeloupe.video.cache import FrameCache
 from timeloupe.world.encode import WorldVideo, make_videos
-from timeloupe.world.script import EVALUATION_SEEDS, ScriptSettings
+from timeloupe.world.script import EVALUATION_SEEDS, ScriptSettings, WorldScript
+from timeloupe.world.teacher import frame_facts, question_of
 
 BINS_MINUTES = {"3-10": (3.0, 10.0), "10-20": (10.0, 20.0), "20-40": (20.0, 40.0)}
 WORLD_SEED = EVALUATION_SEEDS[-1]
@@ -69,7 +71,8 @@ def row(pairs: Sequence[tuple[Outcome, Trajectory | None]], seconds: float | Non
     played = [(one, trajectory) for one, trajectory in pairs if trajectory is not None]
     if played:
         evidence = [(one.example.video, evidence_tiou(t)) for one, t in played if one.right is not None]
-        figures["evidence IoU (multiple choice)"] = interval(evidence)
+        looked = any(one.crops for one in outcomes)
+        figures["evidence IoU (multiple choice)"] = interval(evidence) if looked else None
         figures["crops"] = round(sum(one.crops for one in outcomes) / len(outcomes), 3)
         figures["frames decoded"] = round(sum(one.frames_decoded for one in outcomes) / len(outcomes), 1)
     if seconds is not None:
@@ -118,7 +121,30 @@ def teacher_sections(videos: Sequence[WorldVideo], settings: EpisodeSettings) ->
             )
         ]
         found[name] = Section(name, tuple(outcome(one) for one in played), 0.0, tuple(played))
+        if not ways.tools:
+            guesses = tuple(guess_between(known[one.example.id][0], one) for one in played)
+            found[name.replace("teacher single pass", "best guess between frames")] = Section(
+                name, guesses, 0.0
+            )
     return found
+
+
+def guess_between(script: WorldScript, trajectory: Trajectory) -> Outcome:
+    """Return the best that a single pass can do for a grounding question: perfect sight, and each boundary put half-way
+    between the frames that it lies between (the scene's boundaries where the event is not seen)."""
+    example = trajectory.example
+    if example.task == "multiple_choice":
+        return Outcome(example)
+    times = trajectory.skims[0].at_seconds
+    facts = frame_facts(script, question_of(script, example), times)
+    seen = any(fact.in_event for fact in facts)
+    hits = [index for index, fact in enumerate(facts) if (fact.in_event if seen else fact.in_scene)]
+    if not hits:
+        return Outcome(example, tiou=0.0)
+    first, last = hits[0], hits[-1]
+    start = (times[first] + times[first - 1]) / 2 if first else 0.0
+    end = (times[last] + times[last + 1]) / 2 if last + 1 < len(times) else script.duration_seconds
+    return Outcome(example, tiou=tiou((start, end), example.segments[0]))
 
 
 def minutes_of(example: Example, durations: dict[str, float]) -> str:
@@ -238,6 +264,8 @@ def main() -> None:
             "teacher is the fairer bar. `40 frames`: as many as the agent sees with two crops.",
             "A training seed draws the initial weights; rows and their order are the same for all. `model N` is the "
             "N-th seed. Decoded frames are shared by the four questions of a video, as the cache gives them.",
+            "Best guess between frames: perfect sight of the skim, each boundary half-way between frames around it: "
+            "what no single pass at this skim can beat by much. Its replies would need times that no frame carries.",
             "whole video answers [0, duration); middle the middle fifth; random a random fifth and a random letter.",
         ],
         plots=[f"{arguments.id}.png"],
