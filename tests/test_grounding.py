@@ -183,7 +183,10 @@ def test_box_iou() -> None:
         assert box_iou(nothing, nothing) == box_iou(nothing, (0, 0, 10, 10)) == 0
 
 
-boxes = st.tuples(*[st.integers(0, 100)] * 4).filter(lambda box: box[0] < box[2] and box[1] < box[3])
+sides = st.tuples(st.integers(0, 99), st.integers(1, 100)).map(
+    lambda side: (side[0], max(side[1], side[0] + 1))
+)
+boxes = st.tuples(sides, sides).map(lambda both: (both[0][0], both[1][0], both[0][1], both[1][1]))
 
 
 @given(one=boxes, two=boxes)
