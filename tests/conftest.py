@@ -10,7 +10,9 @@ import pytest
 
 # A busy machine is no failure: how long an example may take is not checked by the clock on the wall.
 hypothesis.settings.register_profile(
-    "timeloupe", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "timeloupe",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.filter_too_much],
 )
 hypothesis.settings.load_profile("timeloupe")
 
