@@ -188,7 +188,8 @@ def plot(table: dict[str, Any], path: Path) -> None:
         axis.set_ylim(0, 1)
         axis.set_title(title, fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(fontsize=8, frameon=False, loc="lower left")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, ncols=3, fontsize=8, frameon=False, loc="outside lower center")
     figure.savefig(path, dpi=150)
 
 
