@@ -288,3 +288,8 @@ def test_clock() -> None:
 
 def test_printable_text() -> None:
     assert printable("a\nb\t\x1b]0;x\x07\x9b\u200bé") == "a\nb    \ufffd]0;x\ufffd\ufffd\ufffdé"
+
+
+def test_an_endless_question_is_refused(video: str, script: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ask", video, "why " * 10_000, "--script", str(script)]) == 2
+    assert "at most 20000" in capsys.readouterr().err

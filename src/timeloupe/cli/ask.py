@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 ASK_TASKS = ("multiple_choice", "grounding", "open")
 DEFAULT_PROTOCOL = "videotemp"
+MAX_CHARACTERS = 20_000
+"""Of a question with its options: a longer one is a mistake, and would keep a local model busy for hours."""
 
 
 class Chosen(NamedTuple):
@@ -216,6 +218,9 @@ def make_example(video: Path, question: str, options: list[str], task: str | Non
     options = [option.strip() for option in options]
     if not question.strip() or not all(options):
         raise ConfigError("the question and every option need some text, got an empty one")
+    length = len(question) + sum(len(option) for option in options)
+    if length > MAX_CHARACTERS:
+        raise boundary("characters of the question and its options", length, f"at most {MAX_CHARACTERS}")
     if len(options) > 26:
         raise boundary("number of options", len(options), "2 to 26, one per letter")
     kind = infer_task(question, options) if task is None else task
