@@ -12,7 +12,7 @@ from timeloupe.environment.settings import EpisodeSettings
 from timeloupe.environment.tools import View, crop_video, margin_for, skim_video
 from timeloupe.errors import ConfigError
 from timeloupe.trajectory import FrameRef, Problem
-from timeloupe.video.decode import VideoReader
+from timeloupe.video.reader import VideoReader
 
 SMALL = EpisodeSettings(skim_frames=10, crop_fps=2.0, crop_max_frames=16, frame_size_wh=(64, 64))
 

@@ -18,7 +18,7 @@ from timeloupe.train.from_scratch import SmallModelSize, build_checkpoint, build
 from timeloupe.train.rows import to_episode, trajectory_row
 from timeloupe.train.supervision import read_vocabulary, readouts
 from timeloupe.train.world_rows import RowMix, WorldRows
-from timeloupe.video.decode import VideoReader
+from timeloupe.video.reader import VideoReader
 from timeloupe.world.encode import make_videos
 from timeloupe.world.script import ScriptSettings
 from timeloupe.world.teacher import question_of, whole_seconds

@@ -15,9 +15,9 @@ from av.stream import Disposition
 from tests.video.painting import Clip, read_number, write_clip
 from timeloupe.errors import VideoError
 from timeloupe.video.container import open_video
-from timeloupe.video.decode import VideoReader
 from timeloupe.video.index import load_index
 from timeloupe.video.probe import probe
+from timeloupe.video.reader import VideoReader
 
 GetClip = Callable[[str], Clip]
 

@@ -17,7 +17,7 @@ from tests.video.painting import Clip, read_number
 from timeloupe.cli.frames import frames
 from timeloupe.cli.probe import probe
 from timeloupe.errors import ConfigError, TimeloupeError, VideoError
-from timeloupe.video.decode import VideoReader
+from timeloupe.video.reader import VideoReader
 
 GetClip = Callable[[str], Clip]
 

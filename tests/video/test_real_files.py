@@ -12,10 +12,10 @@ from PIL import Image
 
 from timeloupe.errors import VideoError
 from timeloupe.video.container import decode_or_none, open_video, read_packets
-from timeloupe.video.decode import VideoReader
 from timeloupe.video.image import orientation_of, upright
 from timeloupe.video.index import load_index
 from timeloupe.video.probe import probe
+from timeloupe.video.reader import VideoReader
 
 DAMAGED = "corrupted.mp4"
 _LONGEST_SECONDS = 45.0

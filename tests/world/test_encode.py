@@ -8,8 +8,8 @@ import pytest
 
 from timeloupe.errors import ConfigError
 from timeloupe.trajectory import read_examples
-from timeloupe.video.decode import VideoReader
 from timeloupe.video.probe import probe
+from timeloupe.video.reader import VideoReader
 from timeloupe.world.encode import TASKS, WorldVideo, make_videos, write_world
 from timeloupe.world.render import WorldRenderer
 from timeloupe.world.script import EVALUATION_SEEDS, ScriptSettings

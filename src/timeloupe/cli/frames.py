@@ -14,7 +14,7 @@ import typer
 from timeloupe.errors import ConfigError, boundary
 
 if TYPE_CHECKING:
-    from timeloupe.video.decode import Frames, VideoReader
+    from timeloupe.video.reader import Frames, VideoReader
 
 _CHUNK_BYTES = 256 * 2**20
 _MAX_FRAMES = 1_000_000
@@ -45,7 +45,7 @@ def frames(
     """
     times = wanted_times(at, start, end, fps)
 
-    from timeloupe.video.decode import VideoReader
+    from timeloupe.video.reader import VideoReader
 
     rows: list[dict[str, Any]] = []
     with VideoReader(file) as reader:

@@ -43,7 +43,7 @@ from timeloupe.trajectory import (
     Turn,
 )
 from timeloupe.video.cache import FrameCache
-from timeloupe.video.decode import VideoReader
+from timeloupe.video.reader import VideoReader
 
 DEFAULT_CACHE_BYTES = 512 * 2**20
 

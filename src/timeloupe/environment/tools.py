@@ -14,9 +14,9 @@ import numpy as np
 from timeloupe.environment.settings import EpisodeSettings
 from timeloupe.errors import ConfigError
 from timeloupe.trajectory import FrameRef, Problem
-from timeloupe.video.decode import VideoReader
 from timeloupe.video.image import fit_size
 from timeloupe.video.probe import VideoInfo
+from timeloupe.video.reader import VideoReader
 from timeloupe.video.sampling import crop_times, skim_times
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from timeloupe.errors import VideoError
 from timeloupe.trajectory import FrameRef, Trajectory
-from timeloupe.video.decode import VideoReader
 from timeloupe.video.image import to_jpeg
+from timeloupe.video.reader import VideoReader
 
 LONGEST_SIDE = 192
 JPEG_QUALITY = 72

@@ -14,7 +14,7 @@ from timeloupe.model.render import render
 from timeloupe.train.masking import Mask, trained_turns
 from timeloupe.trajectory import FrameRef, Message, Text, Trajectory
 from timeloupe.video.cache import FrameCache
-from timeloupe.video.decode import VideoReader
+from timeloupe.video.reader import VideoReader
 
 
 @dataclass(frozen=True, eq=False)

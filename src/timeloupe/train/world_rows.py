@@ -20,7 +20,7 @@ from timeloupe.prompt.protocol import PROTOCOLS, Protocol
 from timeloupe.train.rows import TrainRow, assistant
 from timeloupe.trajectory import FrameRef, Message, Segment, Text, ToolCall
 from timeloupe.video.cache import FrameCache
-from timeloupe.video.decode import Frames, VideoReader
+from timeloupe.video.reader import Frames, VideoReader
 from timeloupe.video.sampling import crop_times, skim_times
 from timeloupe.world.encode import make_videos
 from timeloupe.world.render import WorldRenderer

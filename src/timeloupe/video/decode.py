@@ -1,10 +1,8 @@
-"""Frames at given times, exactly and with as little decoding as possible.
+"""Decoding the frames of one video by number, with as little decoding as possible.
 
-The frame at time ``t`` is the one with the greatest presentation time <= ``t`` (to within a microsecond),
-counted from the first presented frame; the last frame stays until the video's end, and the end itself still
-shows it. Wanted frames are sorted, each is decoded from its nearest keyframe or from where the decoder
-already stands, whichever takes fewer frames; unwanted frames that no other frame refers to are skipped;
-wanted ones go straight to the target size.
+Wanted frames are sorted, each is decoded from its nearest keyframe or from where the decoder already stands,
+whichever takes fewer frames; unwanted frames that no other frame refers to are skipped; wanted ones go
+straight to the target size.
 
 A frame that the decoder flags as damaged, or that depends on one, is an error that names its time, never
 other pixels. What no decoder notices (a flipped bit that still parses) cannot be flagged.
@@ -12,13 +10,9 @@ other pixels. What no decoder notices (a flipped bit that still parses) cannot b
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
-from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from av.container import InputContainer
@@ -29,34 +23,10 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from timeloupe.errors import VideoError
-from timeloupe.video.cache import FrameCache
 from timeloupe.video.container import decode_or_none, identify, open_video, read_packets
 from timeloupe.video.h264 import is_disposable, length_prefix_bytes
 from timeloupe.video.image import upright
-from timeloupe.video.index import FrameIndex, load_index
-from timeloupe.video.probe import VideoInfo, info_of
-
-
-@dataclass(frozen=True)
-class Frames:
-    """Frames of one video, in the order they were asked for.
-
-    Attributes:
-        pixels: (N, H, W, 3) uint8 RGB.
-        requested_seconds: The N times asked for.
-        at_seconds: When each frame is presented, seconds from the first presented frame.
-        duration_seconds: How long each frame is displayed.
-        size_wh: Width and height of ``pixels``.
-    """
-
-    pixels: np.ndarray
-    requested_seconds: tuple[float, ...]
-    at_seconds: tuple[float, ...]
-    duration_seconds: tuple[float, ...]
-    size_wh: tuple[int, int]
-
-    def __len__(self) -> int:
-        return len(self.at_seconds)
+from timeloupe.video.index import FrameIndex
 
 
 @dataclass
@@ -86,125 +56,64 @@ def plan_runs(index: FrameIndex, frames: Sequence[int]) -> list[_Run]:
     return runs
 
 
-class VideoReader:
-    """Reads frames of one video by time. Use one reader per thread; they may share a cache.
-
-    Making a reader costs a file look-up when the file's index is in memory; the file is opened at the first
-    frame that the cache does not hold.
+class Decoder:
+    """Decodes frames of one video in this process. The file is opened at the first frame asked for.
 
     Args:
-        path: The video file.
-        cache: Where decoded frames are kept and looked up; ``None`` = nowhere.
+        index: The video's frame index.
+        path: The file as the caller named it; its index may have been made under another name.
 
     Attributes:
-        info: Facts about the video.
         frames_decoded: Frames that the decoder gave out so far, unwanted ones on the way included.
-
-    Raises:
-        VideoError: The file is missing, not a video, or none of it can be decoded.
     """
 
-    def __init__(self, path: str | Path, cache: FrameCache | None = None) -> None:
-        self.path = os.fspath(path)
+    def __init__(self, index: FrameIndex, path: str) -> None:
+        self.path = path
         self.frames_decoded = 0
-        self._cache = cache
-        self._index = load_index(self.path)
-        self._info: VideoInfo | None = None
+        self._index = index
         self._opened: tuple[InputContainer, VideoStream] | None = None
         self._fresh = False
         self._reformatter = VideoReformatter()
 
-    @property
-    def info(self) -> VideoInfo:
-        """Facts about the video."""
-        if self._info is None:
-            self._info = info_of(self._index, self.path)
-        return self._info
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
-        """Close the file; a later read opens it again."""
+        """Close the file; a later decode opens it again."""
         if self._opened is not None:
             self._opened[0].close()
             self._opened = None
 
-    def check_times(self, times: Sequence[float]) -> None:
-        """Raise the ``VideoError`` of :meth:`read` if a time is outside the video; decode nothing."""
-        self._index.frames_at([float(time) for time in times])
-
-    def read(self, times: Sequence[float], size_wh: tuple[int, int] | None = None) -> Frames:
-        """Return the frames displayed at ``times``, in that order, repeats included.
+    def decode(self, frames: Sequence[int], size_wh: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield each frame's number and its pixels (H, W, 3) uint8 RGB, in any order, as they are known to be good.
 
         Args:
-            times: Seconds from the first presented frame, each within ``[0, duration]``.
-            size_wh: Width and height to scale to (bilinear); ``None`` = native display size.
+            frames: Numbers of the wanted frames, ascending, unique.
+            size_wh: Width and height to scale to (bilinear).
 
         Raises:
-            VideoError: A time is outside the video, or a frame is damaged or missing; the message names the
-                time.
-            ValueError: ``size_wh`` is not two positive numbers.
+            VideoError: Frames are damaged or missing; raised after the good ones were given out.
         """
         index = self._index
-        size = index.size_wh if size_wh is None else (int(size_wh[0]), int(size_wh[1]))
-        if min(size) < 1:
-            raise ValueError(f"size_wh must be two whole numbers >= 1, got {size_wh!r}")
-        requested = [float(time) for time in times]
-        numbers = index.frames_at(requested)
-        have: dict[int, np.ndarray] = {}
-        missing: list[int] = []
-        for frame in sorted(set(numbers)):
-            kept = (
-                None
-                if self._cache is None
-                else self._cache.get((index.identity, int(index.pts_N[frame]), size))
-            )
-            if kept is None:
-                missing.append(frame)
-            else:
-                have[frame] = kept
-        if missing:
-            have.update(self._decode(missing, size))
-        pixels = np.empty((len(numbers), size[1], size[0], 3), np.uint8)
-        for row, frame in enumerate(numbers):
-            pixels[row] = have[frame]
-        seconds = [index.frame_seconds(frame) for frame in numbers]
-        return Frames(
-            pixels=pixels,
-            requested_seconds=tuple(requested),
-            at_seconds=tuple(at for at, _ in seconds),
-            duration_seconds=tuple(stays for _, stays in seconds),
-            size_wh=size,
-        )
-
-    def _decode(self, frames: list[int], size: tuple[int, int]) -> dict[int, np.ndarray]:
-        index = self._index
-        pixels: dict[int, np.ndarray] = {}
+        lost: list[int] = []
         if index.sequential:
-            pixels = self._count_to(frames, size)
-            lost = [frame for frame in frames if frame not in pixels]
+            found = self._count_to(list(frames), size_wh)
+            yield from found.items()
+            lost = [frame for frame in frames if frame not in found]
         else:
             for run in plan_runs(index, frames):
-                pixels |= self._decode_run(run, size)
-            lost = [frame for frame in frames if frame not in pixels]
+                found = self._decode_run(run, size_wh)
+                yield from found.items()
+                lost += [frame for frame in run.frames if frame not in found]
+            still: list[int] = []
             for key, group in groupby(lost, lambda frame: int(index.start_keys_N[frame])):
-                pixels |= self._decode_again(key, list(group), size)
-            lost = [frame for frame in lost if frame not in pixels]
+                members = list(group)
+                found = self._decode_again(key, members, size_wh)
+                yield from found.items()
+                still += [frame for frame in members if frame not in found]
+            lost = still
         if lost:
             reason = f"{len(lost)} of {len(frames)} wanted frames are damaged or missing"
             at = index.frame_seconds(lost[0])[0]
             hint = "ask for other times, or repair the file by downloading or converting it again"
             raise VideoError(self.path, reason, codec=index.codec, at_seconds=at, hint=hint)
-        if self._cache is not None:
-            for frame, picture in pixels.items():
-                self._cache.put((index.identity, int(index.pts_N[frame]), size), picture)
-        return pixels
 
     def _decode_again(self, key: int, frames: list[int], size: tuple[int, int]) -> dict[int, np.ndarray]:
         """Decode frames of one group of pictures that did not come out well, from further and further back.

@@ -17,9 +17,10 @@ from tests.video.conftest import KINDS
 from tests.video.painting import Clip, read_number, write_clip
 from timeloupe.errors import VideoError
 from timeloupe.video.cache import FrameCache
-from timeloupe.video.decode import VideoReader, plan_runs
+from timeloupe.video.decode import plan_runs
 from timeloupe.video.index import load_index
 from timeloupe.video.probe import probe
+from timeloupe.video.reader import VideoReader
 from timeloupe.video.sampling import uniform_times
 
 GetClip = Callable[[str], Clip]

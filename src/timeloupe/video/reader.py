@@ -1,0 +1,148 @@
+"""Frames at given times, exactly.
+
+The frame at time ``t`` is the one with the greatest presentation time <= ``t`` (to within a microsecond),
+counted from the first presented frame; the last frame stays until the video's end, and the end itself still
+shows it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from timeloupe.video.cache import FrameCache
+from timeloupe.video.decode import Decoder
+from timeloupe.video.index import load_index
+from timeloupe.video.probe import VideoInfo, info_of
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames of one video, in the order they were asked for.
+
+    Attributes:
+        pixels: (N, H, W, 3) uint8 RGB.
+        requested_seconds: The N times asked for.
+        at_seconds: When each frame is presented, seconds from the first presented frame.
+        duration_seconds: How long each frame is displayed.
+        size_wh: Width and height of ``pixels``.
+    """
+
+    pixels: np.ndarray
+    requested_seconds: tuple[float, ...]
+    at_seconds: tuple[float, ...]
+    duration_seconds: tuple[float, ...]
+    size_wh: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.at_seconds)
+
+
+class VideoReader:
+    """Reads frames of one video by time. Use one reader per thread; they may share a cache.
+
+    Making a reader costs a file look-up when the file's index is in memory; the file is opened at the first
+    frame that the cache does not hold.
+
+    Args:
+        path: The video file.
+        cache: Where decoded frames are kept and looked up; ``None`` = nowhere.
+
+    Attributes:
+        info: Facts about the video.
+        frames_cached: Frames that came from the cache so far.
+
+    Raises:
+        VideoError: The file is missing, not a video, or none of it can be decoded.
+    """
+
+    def __init__(self, path: str | Path, cache: FrameCache | None = None) -> None:
+        self.path = os.fspath(path)
+        self.frames_cached = 0
+        self._cache = cache
+        self._index = load_index(self.path)
+        self._info: VideoInfo | None = None
+        self._decoder = Decoder(self._index, self.path)
+
+    @property
+    def frames_decoded(self) -> int:
+        """Frames that the decoder gave out so far, unwanted ones on the way included."""
+        return self._decoder.frames_decoded
+
+    @property
+    def info(self) -> VideoInfo:
+        """Facts about the video."""
+        if self._info is None:
+            self._info = info_of(self._index, self.path)
+        return self._info
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; a later read opens it again."""
+        self._decoder.close()
+
+    def check_times(self, times: Sequence[float]) -> None:
+        """Raise the ``VideoError`` of :meth:`read` if a time is outside the video; decode nothing."""
+        self._index.frames_at([float(time) for time in times])
+
+    def read(self, times: Sequence[float], size_wh: tuple[int, int] | None = None) -> Frames:
+        """Return the frames displayed at ``times``, in that order, repeats included.
+
+        Args:
+            times: Seconds from the first presented frame, each within ``[0, duration]``.
+            size_wh: Width and height to scale to (bilinear); ``None`` = native display size.
+
+        Raises:
+            VideoError: A time is outside the video, or a frame is damaged or missing; the message names the
+                time.
+            ValueError: ``size_wh`` is not two positive numbers.
+        """
+        index = self._index
+        size = index.size_wh if size_wh is None else (int(size_wh[0]), int(size_wh[1]))
+        if min(size) < 1:
+            raise ValueError(f"size_wh must be two whole numbers >= 1, got {size_wh!r}")
+        requested = [float(time) for time in times]
+        numbers = index.frames_at(requested)
+        pixels = np.empty((len(numbers), size[1], size[0], 3), np.uint8)
+        rows: dict[int, list[int]] = {}
+        for row, frame in enumerate(numbers):
+            rows.setdefault(frame, []).append(row)
+        missing: list[int] = []
+        for frame in sorted(rows):
+            kept = self._kept(frame, size)
+            if kept is None:
+                missing.append(frame)
+            else:
+                pixels[rows[frame]] = kept
+        self.frames_cached += len(rows) - len(missing)
+        if missing:
+            for frame, picture in self._decoder.decode(missing, size):
+                pixels[rows[frame]] = picture
+                if self._cache is not None:
+                    self._cache.put((index.identity, int(index.pts_N[frame]), size), picture)
+        seconds = [index.frame_seconds(frame) for frame in numbers]
+        return Frames(
+            pixels=pixels,
+            requested_seconds=tuple(requested),
+            at_seconds=tuple(at for at, _ in seconds),
+            duration_seconds=tuple(stays for _, stays in seconds),
+            size_wh=size,
+        )
+
+    def _kept(self, frame: int, size: tuple[int, int]) -> np.ndarray | None:
+        if self._cache is None:
+            return None
+        return self._cache.get((self._index.identity, int(self._index.pts_N[frame]), size))
