@@ -5,72 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from timeloupe.cli.policies import POLICIES, PolicyFlags, policy_name
 from timeloupe.errors import ConfigError, MissingError, boundary
 
 if TYPE_CHECKING:
-    from timeloupe.policy.base import Policy
     from timeloupe.trajectory import Example, Task
 
 ASK_TASKS = ("multiple_choice", "grounding", "open")
-DEFAULT_PROTOCOL = "videotemp"
 MAX_CHARACTERS = 20_000
 """Of a question with its options: a longer one is a mistake, and would keep a local model busy for hours."""
-
-
-class Chosen(NamedTuple):
-    """A policy with the episode settings and the protocol that go with it."""
-
-    policy: Policy
-    episode: dict[str, Any]
-    protocol: str
-
-
-def _small(model: str | None, script: Path | None, threads: int) -> Chosen:
-    from timeloupe.policy.small import load_small_policy
-
-    _refuse("--policy small", model=model, script=script)
-    _set_threads(threads)
-    return Chosen(*load_small_policy())
-
-
-def _local(model: str | None, script: Path | None, threads: int) -> Chosen:
-    _refuse("--policy local", script=script)
-    if model is None:
-        raise ConfigError(
-            "--policy local needs --model, the folder or hub id of a Qwen2.5-VL or Qwen3-VL checkpoint"
-        )
-    _set_threads(threads)
-    from timeloupe.model.load import load_model
-    from timeloupe.policy.local import LocalPolicy
-
-    loaded = load_model(model)
-    details = loaded.layout.details
-    episode = {"size_multiple": loaded.layout.size_multiple, **details.get("episode", {})}
-    return Chosen(LocalPolicy(loaded), episode, details.get("protocol", DEFAULT_PROTOCOL))
-
-
-def _scripted(model: str | None, script: Path | None, threads: int) -> Chosen:
-    from timeloupe.policy.scripted import ScriptedPolicy
-
-    _refuse("--policy scripted", model=model)
-    if script is None:
-        raise ConfigError(
-            '--policy scripted needs --script, a JSON file such as {"replies": {"*": ["first turn"]}}'
-        )
-    return Chosen(ScriptedPolicy(script), {}, DEFAULT_PROTOCOL)
-
-
-POLICIES: dict[str, Callable[[str | None, Path | None, int], Chosen]] = {
-    "small": _small,
-    "local": _local,
-    "scripted": _scripted,
-}
 
 
 def ask(
@@ -167,12 +115,11 @@ def ask(
         raise boundary("--protocol", protocol, PROTOCOLS)
     run = None if save is None else create_run(save, {"command": "ask"})
 
-    name = policy or ("scripted" if script is not None else "local" if model is not None else "small")
-    if name not in POLICIES:
-        raise boundary("--policy", name, POLICIES)
+    wanted = PolicyFlags(model=model, script=script, threads=threads)
+    name = policy_name(policy, wanted)
     console = Console(stderr=as_json, highlight=False)
     with console.status("looking"):
-        chosen = POLICIES[name](model, script, threads)
+        chosen = POLICIES[name](wanted)
         settings = make_settings(chosen.episode, given)
         if name == "small":
             _warn_of_unknown_words(chosen.policy, example)
@@ -272,21 +219,3 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8").strip()
     except UnicodeDecodeError as error:
         raise ConfigError(f"{str(path)!r} is not UTF-8 text: {error}") from error
-
-
-def _refuse(where: str, **given: object) -> None:
-    for name, value in given.items():
-        if value is not None:
-            raise ConfigError(f"--{name} does not go with {where}, leave one of them out")
-
-
-def _set_threads(threads: int) -> None:
-    try:
-        import torch
-        import transformers  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise MissingError(
-            f"a model in this process needs {error.name!r}, install it with `pip install torch==2.13.0` and then "
-            f"`pip install 'timeloupe[local]'`"
-        ) from error
-    torch.set_num_threads(threads)
