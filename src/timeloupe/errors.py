@@ -15,6 +15,7 @@ A model's malformed reply is not an exception: it is a ``Problem`` in the trajec
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 
 class TimeloupeError(Exception):
@@ -43,6 +44,8 @@ class VideoError(TimeloupeError):
         reason: What is wrong with it, in one sentence.
         codec: The codec's name if the file got that far, else ``None``.
         at_seconds: Where in the video it went wrong, if known.
+        until_seconds: End of the stretch that cannot be shown, which starts at ``at_seconds``; only damage
+            inside a file has one.
         hint: What the user can do.
     """
 
@@ -53,26 +56,39 @@ class VideoError(TimeloupeError):
         *,
         codec: str | None = None,
         at_seconds: float | None = None,
+        until_seconds: float | None = None,
         hint: str = "check the file with `timeloupe probe FILE`",
     ) -> None:
         self.path = str(path)
         self.reason = reason
         self.codec = codec
         self.at_seconds = at_seconds
+        self.until_seconds = until_seconds
         self.hint = hint
         where = "" if at_seconds is None else f" at {at_seconds:.3f} s"
+        if at_seconds is not None and until_seconds is not None:
+            where = f" between {at_seconds:.3f} s and {until_seconds:.3f} s"
         with_codec = "" if codec is None else f" ({codec})"
         super().__init__(f"cannot read video {self.path!r}{with_codec}{where}: {reason}; {hint}")
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments do not survive the default pickling across processes.
-        return (_rebuild_video_error, (self.path, self.reason, self.codec, self.at_seconds, self.hint))
+        return (_rebuild_video_error, (self.fields(),))
+
+    def fields(self) -> dict[str, Any]:
+        """Return the arguments it was made with, by name; plain values that JSON can hold."""
+        return {
+            "path": self.path,
+            "reason": self.reason,
+            "codec": self.codec,
+            "at_seconds": self.at_seconds,
+            "until_seconds": self.until_seconds,
+            "hint": self.hint,
+        }
 
 
-def _rebuild_video_error(
-    path: str, reason: str, codec: str | None, at_seconds: float | None, hint: str
-) -> VideoError:
-    return VideoError(path, reason, codec=codec, at_seconds=at_seconds, hint=hint)
+def _rebuild_video_error(fields: dict[str, Any]) -> VideoError:
+    return VideoError(**fields)
 
 
 class PolicyError(TimeloupeError):

@@ -73,6 +73,7 @@ class Decoder:
         self._index = index
         self._opened: tuple[InputContainer, VideoStream] | None = None
         self._fresh = False
+        self._damaged: set[int] = set()  # numbers of packets that failed
         self._reformatter = VideoReformatter()
 
     def close(self) -> None:
@@ -110,10 +111,43 @@ class Decoder:
                 still += [frame for frame in members if frame not in found]
             lost = still
         if lost:
-            reason = f"{len(lost)} of {len(frames)} wanted frames are damaged or missing"
-            at = index.frame_seconds(lost[0])[0]
-            hint = "ask for other times, or repair the file by downloading or converting it again"
-            raise VideoError(self.path, reason, codec=index.codec, at_seconds=at, hint=hint)
+            raise self._damage_error(lost, len(frames))
+
+    def _damage_error(self, lost: list[int], num_wanted: int) -> VideoError:
+        """Return the error that names the first stretch of frames that cannot be shown."""
+        stretches: list[list[int]] = []
+        for frame in sorted(lost):
+            if stretches and frame < stretches[-1][1]:
+                continue
+            first, end = self._stretch(frame)
+            if stretches and first <= stretches[-1][1]:
+                stretches[-1][1] = end
+            else:
+                stretches.append([first, end])
+        reason = f"{len(lost)} of {num_wanted} wanted frames are damaged or missing"
+        if len(stretches) > 1:
+            reason += f", in {len(stretches)} places of which this is the first"
+        first, end = stretches[0]
+        return VideoError(
+            self.path,
+            reason,
+            codec=self._index.codec,
+            at_seconds=self._index.frame_seconds(first)[0],
+            until_seconds=sum(self._index.frame_seconds(end - 1)),
+            hint="ask for other times, or repair the file by downloading or converting it again",
+        )
+
+    def _stretch(self, frame: int) -> tuple[int, int]:
+        """Return the frames ``[first, end)`` around a lost one that cannot be shown, as far as is known."""
+        index = self._index
+        if index.sequential:
+            return frame, frame + 1
+        keys = index.start_keys_N
+        group = np.flatnonzero(keys == keys[frame])
+        packets = index.packet_N[group]
+        start, stop = int(index.key_packets[keys[frame]]), int(packets.max())
+        bad = min((packet for packet in self._damaged if start <= packet <= stop), default=stop + 1)
+        return min([frame, *group[packets >= bad].tolist()]), int(group[-1]) + 1
 
     def _decode_again(self, key: int, frames: list[int], size: tuple[int, int]) -> dict[int, np.ndarray]:
         """Decode frames of one group of pictures that did not come out well, from further and further back.
@@ -191,6 +225,7 @@ class Decoder:
         """Remove the frames that were decoded after damage and depend on it, as far as can be told."""
         index = self._index
         packets = sorted(index.packet_at.get(pts, 0) for pts in damaged)
+        self._damaged.update(packets)
         for frame in list(pixels):
             key = run.key if run.again else int(index.start_keys_N[frame])
             start, end = int(index.key_packets[key]), int(index.packet_N[frame])
