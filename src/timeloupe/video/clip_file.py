@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 import av
-from av.error import FFmpegError
 import numpy as np
+from av.error import FFmpegError
 
 from timeloupe.errors import VideoError, boundary
 
