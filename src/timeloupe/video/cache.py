@@ -1,78 +1,167 @@
-"""Decoded frames in memory, shared by readers and threads, bounded in bytes."""
+"""Decoded frames, shared by readers and threads: in memory, bounded in bytes, and below that optionally on disk."""
 
 from __future__ import annotations
 
+import mmap
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import TypedDict
 
 import numpy as np
 
 from timeloupe.video.container import FileIdentity
+from timeloupe.video.disk_cache import DiskCache
 
 FrameKey = tuple[FileIdentity, int, tuple[int, int]]
 """File identity, presentation time in ticks, size (width, height)."""
 
 _OVERHEAD_BYTES = 512
+_MAPPED_BYTES = 64 * 2**10
+_LONGEST_WAIT_SECONDS = 60.0
+
+
+class CacheFigures(TypedDict):
+    """What a cache has done so far; frames, but for ``hit_rate`` (0 to 1, 0 before the first) and ``num_bytes``."""
+
+    memory_hits: int
+    disk_hits: int
+    misses: int
+    hit_rate: float
+    num_bytes: int
 
 
 class FrameCache:
     """Least-recently-used frames.
 
     Args:
-        max_bytes: Bound on the pixels held (with about 0.5 KB of overhead a frame); 0 keeps nothing.
+        max_bytes: Bound on the pixels held in memory (with about 0.5 KB of overhead a frame); 0 keeps nothing there.
+        disk: Where frames are looked for that memory does not hold, and where every new one is written too.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, disk: DiskCache | None = None) -> None:
         if max_bytes < 0:
             raise ValueError(f"max_bytes must be >= 0, got {max_bytes!r}")
         self.max_bytes = max_bytes
-        self._lock = threading.Lock()
+        self.disk = disk
+        self._changed = threading.Condition()
         self._frames: OrderedDict[FrameKey, np.ndarray] = OrderedDict()
+        self._claimed: set[FrameKey] = set()
         self._num_bytes = 0
-        self._hits = 0
+        self._memory_hits = 0
+        self._disk_hits = 0
         self._misses = 0
 
     @property
     def num_bytes(self) -> int:
-        """Bytes held now, never more than ``max_bytes``."""
+        """Bytes of memory held now, never more than ``max_bytes``."""
         return self._num_bytes
 
     @property
     def hits(self) -> int:
-        """Frames served."""
-        return self._hits
+        """Frames served, from memory or from disk."""
+        return self._memory_hits + self._disk_hits
 
     @property
     def misses(self) -> int:
         """Frames asked for that were not here."""
         return self._misses
 
+    def figures(self) -> CacheFigures:
+        """Return how many frames came from memory, from disk and from neither, and the bytes of memory held."""
+        with self._changed:
+            asked = self.hits + self._misses
+            return {
+                "memory_hits": self._memory_hits, "disk_hits": self._disk_hits, "misses": self._misses,
+                "hit_rate": self.hits / asked if asked else 0.0, "num_bytes": self._num_bytes,
+            }  # fmt: skip
+
     def __len__(self) -> int:
         return len(self._frames)
 
-    def get(self, key: FrameKey) -> np.ndarray | None:
-        """Return a frame as read-only (H, W, 3) uint8 RGB, or ``None``."""
-        with self._lock:
+    def get(self, key: FrameKey, *, again: bool = False) -> np.ndarray | None:
+        """Return a frame as read-only (H, W, 3) uint8 RGB, or ``None``.
+
+        Args:
+            key: Which frame.
+            again: The frame was asked for before and counted as a miss; being here now turns that into a hit.
+        """
+        with self._changed:
             frame = self._frames.get(key)
-            if frame is None:
-                self._misses += 1
-                return None
-            self._hits += 1
-            self._frames.move_to_end(key)
-            return frame
+            if frame is not None:
+                self._memory_hits += 1
+                self._misses -= again
+                self._frames.move_to_end(key)
+                return frame
+        found = None if self.disk is None else self.disk.get(key)
+        if found is not None:
+            self._keep(key, found)
+        with self._changed:
+            self._disk_hits += found is not None
+            self._misses += (found is None) - again
+        return found
 
     def put(self, key: FrameKey, frame: np.ndarray) -> None:
-        """Keep a frame, which must not be changed afterwards; one larger than the whole cache is not kept."""
+        """Keep a copy of a frame, (H, W, 3) uint8; one larger than the whole cache is not kept."""
+        self._keep(key, frame)
+        if self.disk is not None:
+            self.disk.put(key, frame)
+
+    def _keep(self, key: FrameKey, frame: np.ndarray) -> None:
         size = frame.nbytes + _OVERHEAD_BYTES
         if size > self.max_bytes:
             return
-        frame.flags.writeable = False
-        with self._lock:
+        kept = _in_memory_of_its_own(frame)
+        with self._changed:
             old = self._frames.pop(key, None)
             if old is not None:
                 self._num_bytes -= old.nbytes + _OVERHEAD_BYTES
-            self._frames[key] = frame
+            self._frames[key] = kept
             self._num_bytes += size
             while self._num_bytes > self.max_bytes:
                 _, dropped = self._frames.popitem(last=False)
                 self._num_bytes -= dropped.nbytes + _OVERHEAD_BYTES
+
+    def claim(self, keys: Iterable[FrameKey]) -> set[FrameKey]:
+        """Return those of ``keys`` that nobody is decoding; the caller decodes these and must :meth:`release` them.
+
+        So that threads that want the same frame at the same time decode it once. Claim, decode, release, and only
+        then :meth:`wait` for what others hold: nobody waits while holding a claim, so nobody waits for ever.
+        """
+        with self._changed:
+            mine = set(keys) - self._claimed
+            self._claimed |= mine
+        return mine
+
+    def release(self, keys: Iterable[FrameKey]) -> None:
+        """Give claims back, whether the frames came or not."""
+        with self._changed:
+            self._claimed.difference_update(keys)
+            self._changed.notify_all()
+
+    def wait(self, keys: Sequence[FrameKey]) -> None:
+        """Return when nobody is decoding any of ``keys``, or after a minute: then decode them yourself."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._claimed.isdisjoint(keys), _LONGEST_WAIT_SECONDS)
+
+
+def _in_memory_of_its_own(frame: np.ndarray) -> np.ndarray:
+    """Return a read-only copy.
+
+    What the decoder gives out is a view of a larger buffer, and the allocator hands large blocks that are dropped in
+    another order than they were made back late or never. Pages of one's own go back at once; a small frame is not
+    worth them, and the kernel allows some 65,000 mappings in all.
+    """
+    kept: np.ndarray | None = None
+    if frame.nbytes >= _MAPPED_BYTES:
+        try:
+            pages = mmap.mmap(-1, frame.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except OSError:  # too many mappings
+            pages = None
+        if pages is not None:
+            kept = np.frombuffer(pages, np.uint8).reshape(frame.shape)
+            kept[:] = frame
+    if kept is None:
+        kept = frame.copy()
+    kept.flags.writeable = False
+    return kept

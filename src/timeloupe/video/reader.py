@@ -16,7 +16,7 @@ from typing import Self
 
 import numpy as np
 
-from timeloupe.video.cache import FrameCache
+from timeloupe.video.cache import FrameCache, FrameKey
 from timeloupe.video.decode import Decoder
 from timeloupe.video.index import load_index
 from timeloupe.video.probe import VideoInfo, info_of
@@ -120,19 +120,11 @@ class VideoReader:
         rows: dict[int, list[int]] = {}
         for row, frame in enumerate(numbers):
             rows.setdefault(frame, []).append(row)
-        missing: list[int] = []
-        for frame in sorted(rows):
-            kept = self._kept(frame, size)
-            if kept is None:
-                missing.append(frame)
-            else:
-                pixels[rows[frame]] = kept
-        self.frames_cached += len(rows) - len(missing)
+        missing = self._take_kept(sorted(rows), rows, pixels)
+        if missing and self._cache is not None:
+            missing = self._decode_with_others(self._cache, missing, rows, pixels)
         if missing:
-            for frame, picture in self._decoder.decode(missing, size):
-                pixels[rows[frame]] = picture
-                if self._cache is not None:
-                    self._cache.put((index.identity, int(index.pts_N[frame]), size), picture)
+            self._decode(missing, rows, pixels)
         seconds = [index.frame_seconds(frame) for frame in numbers]
         return Frames(
             pixels=pixels,
@@ -142,7 +134,44 @@ class VideoReader:
             size_wh=size,
         )
 
-    def _kept(self, frame: int, size: tuple[int, int]) -> np.ndarray | None:
-        if self._cache is None:
-            return None
-        return self._cache.get((self._index.identity, int(self._index.pts_N[frame]), size))
+    def _key(self, frame: int, pixels: np.ndarray) -> FrameKey:
+        return self._index.identity, int(self._index.pts_N[frame]), (pixels.shape[2], pixels.shape[1])
+
+    def _take_kept(
+        self, frames: list[int], rows: dict[int, list[int]], pixels: np.ndarray, again: bool = False
+    ) -> list[int]:
+        """Copy frames from the cache into their rows of ``pixels``; return those that it does not hold."""
+        missing: list[int] = []
+        for frame in frames:
+            kept = None if self._cache is None else self._cache.get(self._key(frame, pixels), again=again)
+            if kept is None:
+                missing.append(frame)
+            else:
+                pixels[rows[frame]] = kept
+        self.frames_cached += len(frames) - len(missing)
+        return missing
+
+    def _decode(self, frames: list[int], rows: dict[int, list[int]], pixels: np.ndarray) -> None:
+        """Decode frames into their rows of ``pixels`` and into the cache."""
+        for frame, picture in self._decoder.decode(frames, (pixels.shape[2], pixels.shape[1])):
+            pixels[rows[frame]] = picture
+            if self._cache is not None:
+                self._cache.put(self._key(frame, pixels), picture)
+
+    def _decode_with_others(
+        self, cache: FrameCache, frames: list[int], rows: dict[int, list[int]], pixels: np.ndarray
+    ) -> list[int]:
+        """Decode the frames that no other thread is decoding; return those that the others did not deliver."""
+        keys = {frame: self._key(frame, pixels) for frame in frames}
+        claimed = cache.claim(keys.values())
+        try:
+            mine = [frame for frame in frames if keys[frame] in claimed]
+            mine = self._take_kept(mine, rows, pixels, again=True)  # decoded since we first looked
+            if mine:
+                self._decode(mine, rows, pixels)
+        finally:
+            cache.release(claimed)
+        others = [frame for frame in frames if keys[frame] not in claimed]
+        if others:
+            cache.wait([keys[frame] for frame in others])
+        return self._take_kept(others, rows, pixels, again=True)
