@@ -17,6 +17,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
+from timeloupe.train.serving_files import write_serving_files
 from timeloupe.world.script import COLOURS, SHAPES
 from timeloupe.world.teacher import RELEVANCE_LABELS
 
@@ -153,8 +154,8 @@ def build_checkpoint(
 ) -> None:
     """Write an untrained small model with its tokenizer to ``folder``.
 
-    The folder holds config.json, model.safetensors, the tokenizer's files, and timeloupe.json: how frames are printed
-    in the prompt, and the episode settings the model is made for.
+    The folder holds config.json, model.safetensors, the tokenizer's files, timeloupe.json (how frames are printed in the
+    prompt, and the episode settings the model is made for), and what a server needs: chat template and processor files.
     """
     size = size or SmallModelSize()
     folder = Path(folder)
@@ -166,6 +167,9 @@ def build_checkpoint(
     embeddings: Any = model.get_input_embeddings()
     torch.nn.init.normal_(embeddings.weight, std=0.1)
     model.save_pretrained(folder)
+    write_serving_files(
+        folder, tokenizer, model.config.vision_config, wrap_frames=False, max_pixels=size.frame_size**2
+    )
     tokenizer.save_pretrained(folder)
     write_episode_defaults(
         folder, frame_size=size.frame_size, skim_frames=skim_frames, crop_frames=crop_frames
