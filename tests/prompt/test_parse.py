@@ -163,8 +163,11 @@ REFUSED = {
     call_of(id=1): "call_keys",
     call_of(name="crop_video"): "call_tool",
     call_of(name=["get_video_clip_frame"]): "call_tool",
-    call_of(arguments={"start_time": 1, "end_time": 2}): "call_arguments",
     call_of(arguments=None): "call_arguments",
+    call_of(arguments={"segments": {"start_time": 1, "end_time": 2}}): "call_arguments",
+    call_of(arguments={"segments": []}): "call_empty",
+    call_of(arguments={}): "segment_keys",
+    call_of(arguments={"segments": [{"start_time": 1, "end_time": 2}], "video": "a.mp4"}): "segment_keys",
     call_of(arguments=[]): "call_empty",
     call_of(arguments=[[1, 2]]): "segment_keys",
     call_of(arguments=[{"start_time": 1}]): "segment_keys",
@@ -311,3 +314,10 @@ def test_a_megabyte_takes_no_time(unit: str) -> None:
         parse_reply(text, VIDEOTEMP, num_options=4, closed=False)
         check_format(text, VIDEOTEMP)
     assert time.process_time() - started < 6.0
+
+
+def test_arguments_may_be_an_object_as_tool_parsers_write_them() -> None:
+    listed = parse_reply(call_of(arguments=[{"start_time": 1, "end_time": 2}]), VIDEOTEMP)
+    assert listed.call is not None
+    for arguments in ({"start_time": 1, "end_time": 2}, {"segments": [{"start_time": 1, "end_time": 2}]}):
+        assert parse_reply(call_of(arguments=arguments), VIDEOTEMP) == listed

@@ -13,12 +13,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from timeloupe.errors import ConfigError
+from timeloupe.errors import ConfigError, boundary
 from timeloupe.model.cache import make_cache
 from timeloupe.model.episode import TokenEpisode
 from timeloupe.model.expand import expand
@@ -26,6 +26,7 @@ from timeloupe.model.load import LoadedModel
 from timeloupe.model.render import render
 from timeloupe.policy.base import GenerationRequest
 from timeloupe.policy.sampling import choose
+from timeloupe.prompt.frames_as_images import DEFAULT_TIME_FORMAT, check_time_format, frames_as_images
 from timeloupe.trajectory import Generation, Usage
 
 
@@ -55,6 +56,9 @@ class LocalPolicy:
         name: Name in records; default ``local:`` and the checkpoint's name.
         max_batch_tokens: Cache positions of one batch, padding and new tokens included: bounds memory.
         max_batch_size: Rows of one batch.
+        send: ``video`` = a clip is a video; ``images`` = every frame is a picture after its time in words, as a
+            server without video is shown it.
+        time_format: How that time is printed.
 
     Log-probabilities in a ``Generation`` are the model's own (temperature 1, nothing banned or cut off), as a
     teacher-forced pass gives them. Special tokens other than the end of a turn, and ids that the tokenizer
@@ -68,8 +72,14 @@ class LocalPolicy:
         name: str | None = None,
         max_batch_tokens: int = 65_536,
         max_batch_size: int = 64,
+        send: Literal["video", "images"] = "video",
+        time_format: str = DEFAULT_TIME_FORMAT,
     ) -> None:
+        if send not in ("video", "images"):
+            raise boundary("send", send, ("video", "images"))
         self.loaded = loaded
+        self.send = send
+        self.time_format = check_time_format(time_format)
         self.max_batch_tokens = max_batch_tokens
         self.max_batch_size = max_batch_size
         self._name = name or f"local:{loaded.name}"
@@ -96,9 +106,10 @@ class LocalPolicy:
 
     def _job(self, request: GenerationRequest) -> _Job:
         loaded = self.loaded
-        episode = render(
-            request.messages, request.clips, loaded.chat, loaded.layout, generations=request.generations
-        )
+        messages, clips = request.messages, request.clips
+        if self.send == "images":
+            messages, clips = frames_as_images(messages, clips, self.time_format)
+        episode = render(messages, clips, loaded.chat, loaded.layout, generations=request.generations)
         return _Job(request, episode, expanded_length(episode, loaded))
 
     def _batches(self, jobs: Sequence[_Job]) -> list[list[_Job]]:

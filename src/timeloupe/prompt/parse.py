@@ -5,6 +5,8 @@
     <think>...</think><tool_call>{"name": NAME, "arguments": [{"start_time": 68, "end_time": 97}]}</tool_call>
     <think>...</think><answer>[68, 105]</answer>
 
+The arguments may also be one such object, or ``{"segments": [...]}``: tool parsers of servers have them so.
+
 ``parse_reply`` returns what a reply asks for, or a ``Problem``; it repairs nothing. What the inside of an answer says
 is read on top: the option letter and the time segments are there if they can be read beyond doubt, and an answer in
 which they cannot is still an answer; boxes are those that the thought and the answer mark with an object and a time.
@@ -34,8 +36,8 @@ call_too_long        more than 10,000 characters inside the call
 call_json            the inside of the call is not JSON
 call_keys            it is not an object with just ``name`` and ``arguments``
 call_tool            the name is not that of the tool
-call_arguments       the arguments are not a list
-call_empty           the list of arguments is empty
+call_arguments       the arguments are neither a list of segments nor an object that holds one
+call_empty           the list of segments is empty
 segment_keys         an argument is not an object with just ``start_time`` and ``end_time``
 segment_not_number   a time is not a number
 segment_not_finite   a time is not finite, or has more than 12 digits before the point
@@ -157,12 +159,15 @@ def parse_call(inside: str, protocol: Protocol) -> ToolCall | Problem:
         return _problem("call_keys", 'a call must be an object with just "name" and "arguments"')
     if call["name"] != protocol.tool_name:
         return _problem("call_tool", f"no tool {str(call['name'])[:40]!r}, allowed: {protocol.tool_name}")
-    if not isinstance(call["arguments"], list):
+    arguments = call["arguments"]
+    if isinstance(arguments, dict):  # as tool parsers of servers, and models trained on JSON schemas, have it
+        arguments = arguments["segments"] if set(arguments) == {"segments"} else [arguments]
+    if not isinstance(arguments, list):
         return _problem("call_arguments", '"arguments" must be a list with one entry per segment')
-    if not call["arguments"]:
+    if not arguments:
         return _problem("call_empty", "the call names no segment")
     segments: list[Segment] = []
-    for argument in call["arguments"]:
+    for argument in arguments:
         segment = _read_argument(argument)
         if isinstance(segment, Problem):
             return segment

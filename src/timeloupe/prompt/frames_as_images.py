@@ -1,0 +1,90 @@
+"""A clip as timestamped images: the form that every server with pictures understands.
+
+Each frame becomes a text with its time and then a picture. The local policy uses the same functions, so a local and a
+served model can be compared token by token in this form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from timeloupe.errors import boundary
+from timeloupe.trajectory import FrameRef, Message, Part, Text
+
+DEFAULT_TIME_FORMAT = "<{:.1f} seconds>"
+
+
+def check_time_format(time_format: str) -> str:
+    """Return ``time_format`` as it is.
+
+    Raises:
+        ConfigError: It is no format of one number, or prints the same for all times.
+    """
+    try:
+        texts = {time_format.format(seconds) for seconds in (1.0, 25.0, 4000.0)}
+    except (LookupError, ValueError, AttributeError, TypeError):
+        texts = set()
+    if len(texts) != 3:
+        raise boundary(
+            "time format", time_format, "text with one number of seconds in it, such as '<{:.1f} seconds>'"
+        )
+    return time_format
+
+
+def image_parts(ref: FrameRef, time_format: str) -> tuple[Part, ...]:
+    """Return a time and a one-frame ``image`` view for every frame of a view; a view that is one already stays."""
+    if ref.view == "image":
+        return (ref,)
+    parts: list[Part] = []
+    for seconds in ref.at_seconds:
+        still = {"view": "image", "start_seconds": seconds, "end_seconds": seconds, "at_seconds": (seconds,)}
+        parts += [Text(text=time_format.format(seconds)), ref.model_copy(update=still)]
+    return tuple(parts)
+
+
+def check_clips(messages: Sequence[Message], clips: Sequence[np.ndarray]) -> None:
+    """Do nothing if there is one clip per view of the chat, with one frame per time.
+
+    Raises:
+        ConfigError: Counts or shapes do not match.
+    """
+    refs = [ref for message in messages for ref in message.frame_refs]
+    if len(refs) != len(clips):
+        raise boundary("clips of a chat", len(clips), f"one per frame reference ({len(refs)})")
+    for index, (ref, clip) in enumerate(zip(refs, clips, strict=True)):
+        if clip.ndim != 4 or clip.shape[3] != 3 or clip.dtype != np.uint8 or len(clip) != len(ref.at_seconds):
+            raise boundary(
+                f"clip {index} of a chat", (clip.shape, str(clip.dtype)),
+                f"(N, H, W, 3) uint8 RGB with one frame per time ({len(ref.at_seconds)})",
+            )  # fmt: skip
+
+
+def frames_as_images(
+    messages: Sequence[Message], clips: Sequence[np.ndarray], time_format: str = DEFAULT_TIME_FORMAT
+) -> tuple[tuple[Message, ...], tuple[np.ndarray, ...]]:
+    """Return the chat with every clip as times and pictures, and the pixels of these, each (1, H, W, 3).
+
+    Args:
+        messages: The chat.
+        clips: Pixels of every view in it, in order, each (N, H, W, 3) uint8 RGB.
+        time_format: How a time is printed before its frame.
+
+    Raises:
+        ConfigError: Clips and views do not match.
+    """
+    check_clips(messages, clips)
+    shown = tuple(
+        message.model_copy(
+            update={
+                "parts": tuple(
+                    one
+                    for part in message.parts
+                    for one in (image_parts(part, time_format) if isinstance(part, FrameRef) else (part,))
+                )
+            }
+        )
+        for message in messages
+    )
+    return shown, tuple(clip[index : index + 1] for clip in clips for index in range(len(clip)))
