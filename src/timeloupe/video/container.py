@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
@@ -26,7 +26,11 @@ _CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,h264,hevc,m4v,obu,av1,ivf,mxf,"
     "gif,vc1,dv,rm,nut,wtv,swf"
 )
-_OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
+MAX_PIXELS = 2**26
+"""Largest picture that is decoded, in pixels as stored: twice that of 8K video."""
+
+_DECODE_OPTIONS = {"max_pixels": str(MAX_PIXELS)}  # holds as well where the size changes inside the stream
+_OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS, **_DECODE_OPTIONS}
 _STILL = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 
 
@@ -41,7 +45,8 @@ def identify(path: str | os.PathLike[str]) -> FileIdentity:
         status = Path(name).stat()
     except (OSError, ValueError) as error:
         missing = isinstance(error, FileNotFoundError)
-        reason = "there is no such file" if missing else f"it cannot be reached ({error})"
+        why = getattr(error, "strerror", None) or error
+        reason = "there is no such file" if missing else f"it cannot be reached ({why})"
         raise VideoError(name, reason, hint="check the path") from error
     if stat.S_ISDIR(status.st_mode):
         raise VideoError(name, "it is a folder", hint="name a video file in it")
@@ -80,6 +85,7 @@ def open_video(
         raise VideoError(name, reason, hint=hint) from error
     try:
         stream = _best_stream(name, container, stream_index)
+        _check_size(name, stream)
     except VideoError:
         container.close()
         raise
@@ -90,7 +96,18 @@ def open_video(
     # costs the least processor time.
     stream.codec_context.thread_type = "SLICE"
     stream.codec_context.thread_count = 1
+    stream.codec_context.options = dict(_DECODE_OPTIONS)
     return container, stream
+
+
+def _check_size(name: str, stream: VideoStream) -> None:
+    width, height = stream.width or 0, stream.height or 0
+    if width * height > MAX_PIXELS:
+        reason = f"its pictures have {width} x {height} pixels, allowed: up to {MAX_PIXELS:,} in all"
+        codec = stream.codec_context.codec.canonical_name
+        raise VideoError(
+            name, reason, codec=codec, hint="the header may be damaged; else make it smaller first"
+        )
 
 
 def _best_stream(name: str, container: InputContainer, stream_index: int | None) -> VideoStream:
@@ -109,10 +126,24 @@ def _best_stream(name: str, container: InputContainer, stream_index: int | None)
     return max(known, key=lambda s: ((s.width or 0) * (s.height or 0), s.frames or 0, -s.index))
 
 
+def _silent() -> None:
+    pass
+
+
+_sign_of_life: Callable[[], None] = _silent
+
+
+def on_sign_of_life(call: Callable[[], None]) -> None:
+    """Have ``call`` called at every packet that is read in this process, by whichever thread reads it."""
+    global _sign_of_life
+    _sign_of_life = call
+
+
 def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
     """Yield the stream's packets to the end of what can be read; a cut-off file ends early, without error."""
     try:
         for packet in container.demux(stream):
+            _sign_of_life()
             if packet.size:
                 yield packet
     except (FFmpegError, OSError):

@@ -11,10 +11,11 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -221,7 +222,7 @@ def _count_frames(path: str, base: Fraction, spacing_seconds: float) -> np.ndarr
     container, stream = open_video(path)
     with container:
         stamps: list[int | None] = []
-        for packet in (*read_packets(container, stream), None):
+        for packet in chain(read_packets(container, stream), (None,)):
             for frame in decode_or_none(stream, packet) or ():
                 stamps.append(frame.dts if frame.pts is None else frame.pts)
     known = [stamp for stamp in stamps if stamp is not None]
@@ -240,30 +241,52 @@ class _IndexCache:
         self._building: dict[FileIdentity, threading.Lock] = {}
         self._bytes = 0
 
-    def get(self, path: str) -> FrameIndex:
-        identity = identify(path)
+    def get(self, path: str, deadline_seconds: float | None) -> FrameIndex:
+        if deadline_seconds is None:
+            return self._get(path, identify(path), _build, None)
+
+        from timeloupe.video import isolate  # it needs this module
+
+        def build(path: str, identity: FileIdentity) -> FrameIndex:
+            return isolate.build_index(path, deadline_seconds)
+
+        return self._get(path, isolate.identify(path, deadline_seconds), build, deadline_seconds)
+
+    def _get(
+        self,
+        path: str,
+        identity: FileIdentity,
+        build: Callable[[str, FileIdentity], FrameIndex],
+        wait_seconds: float | None,
+    ) -> FrameIndex:
         with self._lock:
             kept = self._kept.get(identity)
             if kept is not None:
                 self._kept.move_to_end(identity)
                 return kept
             building = self._building.setdefault(identity, threading.Lock())
-        with building:
+        # Who has a deadline does not wait for the end of somebody else's long build.
+        mine = building.acquire(timeout=-1 if wait_seconds is None else wait_seconds)
+        try:
             with self._lock:
                 kept = self._kept.get(identity)
             if kept is None:
                 try:
-                    kept = _build(path, identity)
+                    kept = build(path, identity)
                     self._keep(kept)
                 finally:
                     with self._lock:
                         self._building.pop(identity, None)
             return kept
+        finally:
+            if mine:
+                building.release()
 
     def _keep(self, index: FrameIndex) -> None:
         with self._lock:
+            replaced = self._kept.pop(index.identity, None)
+            self._bytes += index.num_bytes - (0 if replaced is None else replaced.num_bytes)
             self._kept[index.identity] = index
-            self._bytes += index.num_bytes
             while self._bytes > self._max_bytes and len(self._kept) > 1:
                 _, dropped = self._kept.popitem(last=False)
                 self._bytes -= dropped.num_bytes
@@ -272,10 +295,16 @@ class _IndexCache:
 _indices = _IndexCache(INDEX_CACHE_BYTES)
 
 
-def load_index(path: str | Path) -> FrameIndex:
+def load_index(path: str | Path, *, deadline_seconds: float | None = None) -> FrameIndex:
     """Return the frame index of a file, from memory if the file is unchanged since it was last indexed.
 
+    Args:
+        path: The video file.
+        deadline_seconds: Look the file up and index it in another process, and give up when that gives no
+            sign of life for so long; ``None`` = in this process, however long it takes.
+
     Raises:
-        VideoError: The file is missing, not a video, or none of it can be decoded.
+        VideoError: The file is missing, not a video, none of it can be decoded, or the deadline passed.
+        ValueError: ``deadline_seconds`` is not > 0.
     """
-    return _indices.get(os.fspath(path))
+    return _indices.get(os.fspath(path), deadline_seconds)

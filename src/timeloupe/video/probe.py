@@ -57,13 +57,17 @@ class VideoInfo:
         return max(1, round(width * ratio)), height
 
 
-def probe(path: str | Path) -> VideoInfo:
+def probe(path: str | Path, *, deadline_seconds: float | None = None) -> VideoInfo:
     """Return what is known about a video file; its index is built on the first call and kept.
 
+    Args:
+        path: The video file.
+        deadline_seconds: As for :func:`timeloupe.video.index.load_index`.
+
     Raises:
-        VideoError: The file is missing, not a video, or none of it can be decoded.
+        VideoError: The file is missing, not a video, none of it can be decoded, or the deadline passed.
     """
-    return info_of(load_index(path), path)
+    return info_of(load_index(path, deadline_seconds=deadline_seconds), path)
 
 
 def info_of(index: FrameIndex, path: str | Path) -> VideoInfo:

@@ -16,10 +16,15 @@ from typing import Self
 
 import numpy as np
 
+from timeloupe.errors import VideoError
 from timeloupe.video.cache import FrameCache, FrameKey
 from timeloupe.video.decode import Decoder
 from timeloupe.video.index import load_index
+from timeloupe.video.isolate import WorkerDecoder
 from timeloupe.video.probe import VideoInfo, info_of
+
+MAX_READ_BYTES = 8 * 2**30
+"""Bound on the pixels of one read."""
 
 
 @dataclass(frozen=True)
@@ -53,22 +58,33 @@ class VideoReader:
     Args:
         path: The video file.
         cache: Where decoded frames are kept and looked up; ``None`` = nowhere.
+        deadline_seconds: Open, index and decode in another process, which is ended when it gives no sign of
+            life for so long (each packet read is one). A file that hangs, crashes or exhausts the decoder is
+            then a ``VideoError`` too, and the next read starts anew. ``None`` = in this process, which costs
+            least.
 
     Attributes:
         info: Facts about the video.
         frames_cached: Frames that came from the cache so far.
 
     Raises:
-        VideoError: The file is missing, not a video, or none of it can be decoded.
+        VideoError: The file is missing, not a video, none of it can be decoded, or the deadline passed.
+        ValueError: ``deadline_seconds`` is not > 0.
     """
 
-    def __init__(self, path: str | Path, cache: FrameCache | None = None) -> None:
+    def __init__(
+        self, path: str | Path, cache: FrameCache | None = None, *, deadline_seconds: float | None = None
+    ) -> None:
         self.path = os.fspath(path)
         self.frames_cached = 0
         self._cache = cache
-        self._index = load_index(self.path)
+        self._index = load_index(self.path, deadline_seconds=deadline_seconds)
         self._info: VideoInfo | None = None
-        self._decoder = Decoder(self._index, self.path)
+        self._decoder: Decoder | WorkerDecoder
+        if deadline_seconds is None:
+            self._decoder = Decoder(self._index, self.path)
+        else:
+            self._decoder = WorkerDecoder(self._index, self.path, deadline_seconds)
 
     @property
     def frames_decoded(self) -> int:
@@ -106,8 +122,8 @@ class VideoReader:
             size_wh: Width and height to scale to (bilinear); ``None`` = native display size.
 
         Raises:
-            VideoError: A time is outside the video, or a frame is damaged or missing; the message names the
-                time.
+            VideoError: A time is outside the video; a frame is damaged or missing (the message names the
+                stretch); the frames are more than ``MAX_READ_BYTES``; or the deadline passed.
             ValueError: ``size_wh`` is not two positive numbers.
         """
         index = self._index
@@ -116,6 +132,14 @@ class VideoReader:
             raise ValueError(f"size_wh must be two whole numbers >= 1, got {size_wh!r}")
         requested = [float(time) for time in times]
         numbers = index.frames_at(requested)
+        num_bytes = len(numbers) * size[0] * size[1] * 3
+        if num_bytes > MAX_READ_BYTES:
+            reason = (
+                f"{len(numbers)} frames of {size[0]} x {size[1]} are {num_bytes:,} bytes, allowed in one read: "
+                f"{MAX_READ_BYTES:,}"
+            )
+            hint = "ask for fewer times or a smaller size_wh"
+            raise VideoError(self.path, reason, codec=index.codec, hint=hint)
         pixels = np.empty((len(numbers), size[1], size[0], 3), np.uint8)
         rows: dict[int, list[int]] = {}
         for row, frame in enumerate(numbers):
