@@ -14,7 +14,7 @@ EXTRAS := local,train,serve,mcp,dev
 DEMO_ARGS ?=
 PYTEST_ARGS ?= -q -n 2
 
-.PHONY: help setup demo test check browser vllm-env
+.PHONY: help setup demo test check browser vllm-env peers-env
 
 help:
 	@echo "make demo    watch the small model answer a question about a long video, then the comparison table"
@@ -88,3 +88,19 @@ $(VLLM)/.complete: $(VLLM)/.engine pyproject.toml $(HOOK)
 	OMP_NUM_THREADS=1 $(VLLM)/bin/python -c 'import torchvision, vllm' \
 	  || { echo "vllm does not import in $(VLLM): remove that folder and try again" >&2; exit 1; }; \
 	touch $@
+
+# The video readers that benchmarks/reader_*.py compare with, in an environment of their own.
+PEERS := .venv-peers
+PEERS_PIP := $(PEERS)/bin/python -m pip --disable-pip-version-check install -qq
+
+peers-env: $(PEERS)/.complete
+
+$(PEERS)/.complete: benchmarks/peers.txt
+	@start=$$SECONDS; \
+	echo "peers 1/2  $(PEERS), torch"; \
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS); \
+	$(PEERS_PIP) "$$(grep -m1 '^torch==' $<)"; \
+	echo "peers 2/2  the readers"; \
+	$(PEERS_PIP) --requirement $<; \
+	touch $@; \
+	echo "peers done in $$((SECONDS - start)) s"
