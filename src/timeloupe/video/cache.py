@@ -17,7 +17,8 @@ FrameKey = tuple[FileIdentity, int, tuple[int, int]]
 """File identity, presentation time in ticks, size (width, height)."""
 
 _OVERHEAD_BYTES = 512
-_MAPPED_BYTES = 64 * 2**10
+_MAPPED_BYTES = 16 * 2**10
+_MAX_MAPPED = 16_384
 _LONGEST_WAIT_SECONDS = 60.0
 
 
@@ -35,7 +36,7 @@ class FrameCache:
     """Least-recently-used frames.
 
     Args:
-        max_bytes: Bound on the pixels held in memory (with about 0.5 KB of overhead a frame); 0 keeps nothing there.
+        max_bytes: Bound on the frames held in memory, with about 0.5 KB of overhead each; 0 keeps nothing there.
         disk: Where frames are looked for that memory does not hold, and where every new one is written too.
     """
 
@@ -48,6 +49,7 @@ class FrameCache:
         self._frames: OrderedDict[FrameKey, np.ndarray] = OrderedDict()
         self._claimed: set[FrameKey] = set()
         self._num_bytes = 0
+        self._num_mapped = 0
         self._memory_hits = 0
         self._disk_hits = 0
         self._misses = 0
@@ -108,19 +110,23 @@ class FrameCache:
             self.disk.put(key, frame)
 
     def _keep(self, key: FrameKey, frame: np.ndarray) -> None:
-        size = frame.nbytes + _OVERHEAD_BYTES
-        if size > self.max_bytes:
+        if _cost(frame) > self.max_bytes:
             return
-        kept = _in_memory_of_its_own(frame)
+        # Roughly enough: threads may go over it together by one each.
+        kept = _copy(frame, mapped=frame.nbytes >= _MAPPED_BYTES and self._num_mapped < _MAX_MAPPED)
         with self._changed:
             old = self._frames.pop(key, None)
             if old is not None:
-                self._num_bytes -= old.nbytes + _OVERHEAD_BYTES
+                self._count(old, -1)
             self._frames[key] = kept
-            self._num_bytes += size
+            self._count(kept, 1)
             while self._num_bytes > self.max_bytes:
                 _, dropped = self._frames.popitem(last=False)
-                self._num_bytes -= dropped.nbytes + _OVERHEAD_BYTES
+                self._count(dropped, -1)
+
+    def _count(self, frame: np.ndarray, by: int) -> None:
+        self._num_bytes += by * _cost(frame)
+        self._num_mapped += by * (not frame.flags.owndata)
 
     def claim(self, keys: Iterable[FrameKey]) -> set[FrameKey]:
         """Return those of ``keys`` that nobody is decoding; the caller decodes these and must :meth:`release` them.
@@ -145,15 +151,21 @@ class FrameCache:
             self._changed.wait_for(lambda: self._claimed.isdisjoint(keys), _LONGEST_WAIT_SECONDS)
 
 
-def _in_memory_of_its_own(frame: np.ndarray) -> np.ndarray:
-    """Return a read-only copy.
+def _cost(frame: np.ndarray) -> int:
+    """Return the bytes of memory that a frame takes: a large one takes whole pages."""
+    pages = -(-frame.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    return (pages if frame.nbytes >= _MAPPED_BYTES else frame.nbytes) + _OVERHEAD_BYTES
 
-    What the decoder gives out is a view of a larger buffer, and the allocator hands large blocks that are dropped in
-    another order than they were made back late or never. Pages of one's own go back at once; a small frame is not
-    worth them, and the kernel allows some 65,000 mappings in all.
+
+def _copy(frame: np.ndarray, *, mapped: bool) -> np.ndarray:
+    """Return a read-only copy, if ``mapped`` in pages of its own.
+
+    What the decoder gives out is a view of a larger buffer, and the allocator hands blocks that are dropped in another
+    order than they were made back late or never: a third of the bound too much, measured. Pages of one's own go back
+    at once. Small frames are not worth them, and the kernel allows a process some 65,000 mappings in all.
     """
     kept: np.ndarray | None = None
-    if frame.nbytes >= _MAPPED_BYTES:
+    if mapped:
         try:
             pages = mmap.mmap(-1, frame.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except OSError:  # too many mappings
