@@ -1,0 +1,147 @@
+"""Why a served model did not answer, and what to do: one sentence for the record, without secrets."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import ssl
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import openai
+
+MAX_SAID = 400
+"""Characters of a server's own words that are passed on."""
+
+HIDDEN = "***"
+MIN_SECRET = 6
+
+
+class Scrubber:
+    """Takes secrets out of text.
+
+    Args:
+        secrets: Texts that must appear nowhere. Those of less than ``MIN_SECRET`` characters are left out: they are
+            placeholders such as ``EMPTY``, and replies that hold the same letters would be spoilt.
+    """
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        forms = {
+            form
+            for secret in secrets
+            if len(secret) >= MIN_SECRET
+            for form in (secret, json.dumps(secret)[1:-1])
+        }
+        self._forms = sorted(forms, key=len, reverse=True)
+
+    def __call__(self, text: str) -> str:
+        """Return ``text`` with every secret replaced."""
+        for form in self._forms:
+            text = text.replace(form, HIDDEN)
+        return text
+
+
+def explain(
+    error: Exception, *, url: str, model: str, timeout_seconds: float, num_tries: int, scrub: Scrubber
+) -> str:
+    """Return what happened and what to do.
+
+    Args:
+        error: What the SDK raised.
+        url: The base URL without user and password.
+        model: The model that was asked.
+        timeout_seconds: Limit of one try.
+        num_tries: How often the SDK tried, retries included.
+        scrub: Takes secrets out; before anything is cut, so that no half of one is left.
+    """
+    if isinstance(error, openai.APITimeoutError):
+        return (
+            f"no answer from {url} within {timeout_seconds:g} s in {num_tries} tries; raise --timeout, or show fewer "
+            f"or smaller frames"
+        )
+    if isinstance(error, openai.APIConnectionError):
+        return scrub(f"{_no_connection(error, url)} ({num_tries} tries)")
+    if isinstance(error, openai.APIStatusError):
+        return _refused(error.status_code, scrub(error.response.text), url=url, model=model)
+    return f"asking {url} failed: {type(error).__name__}: {scrub(str(error))[:MAX_SAID]}"
+
+
+def _no_connection(error: Exception, url: str) -> str:
+    chain = list(_causes(error))
+    texts = " ".join(str(one) for one in chain)
+    last = str(chain[-1]) or type(chain[-1]).__name__
+    if any(isinstance(one, ssl.SSLError) for one in chain) or "SSL" in texts:
+        return (
+            f"TLS with {url} failed: {last}; use http:// for a server without TLS, or give its certificate in "
+            f"SSL_CERT_FILE"
+        )
+    if any(isinstance(one, socket.gaierror) for one in chain) or "Name or service" in texts:
+        return f"the host of {url} is not known: {last}; check the name in --base-url"
+    if any(isinstance(one, ConnectionRefusedError) for one in chain) or "refused" in texts:
+        return f"nothing listens at {url} (connection refused); start the server, or correct --base-url"
+    return f"the connection to {url} broke: {last}; look into the server's log, it may have died"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        yield one
+        one = one.__cause__ or one.__context__
+
+
+_BY_STATUS = {
+    401: ("refused the key", "put a valid key into the environment variable that --api-key-env names"),
+    403: ("refused the key", "put a valid key into the environment variable that --api-key-env names"),
+    404: ("knows no such model or no such address", "check --model, and that --base-url ends in /v1"),
+    413: ("takes no request of this size", "show fewer or smaller frames (--frames), or send jpeg"),
+    429: ("is over its rate limit or quota", "wait, or ask less at once"),
+}
+
+_BY_WORDS = (
+    (
+        r"context.{0,20}length|maximum.{0,20}(context|model).{0,20}len|too (long|many tokens)|max_model_len",
+        ("has no context for a request of this length", "lower --frames or --max-new-tokens"),
+    ),
+    (
+        r"at most \d+ (image|video)|too many (image|video)|limit.{0,10}mm",
+        (
+            "takes fewer pictures or videos in a request",
+            "lower --frames, or start it with a higher limit (vLLM: --limit-mm-per-prompt)",
+        ),
+    ),
+    (
+        r"video loader|video_backend|not found in the registry|timeloupe",
+        ("cannot read clip files", "install timeloupe in the server's environment, or use --send images"),
+    ),
+)
+
+
+def _refused(status: int, text: str, *, url: str, model: str) -> str:
+    said = said_by_server(text)
+    what, do = _BY_STATUS.get(status, ("refused the request", ""))
+    if what == "refused the request":  # 400, 422 and 500 mean anything: the words decide
+        found = [phrases for pattern, phrases in _BY_WORDS if re.search(pattern, said.lower())]
+        fallback = ("failed inside", "look into the server's log") if status >= 500 else (what, do)
+        what, do = found[0] if found else fallback
+    asked = f" for {model!r}" if model else ""
+    return f"{url} {what}{asked} (HTTP {status}): {said}" + (f"; {do}" if do else "")
+
+
+def said_by_server(text: str) -> str:
+    """Return the message of an error body, one line, cut to ``MAX_SAID`` characters; a web page is named as such."""
+    if text.lstrip()[:15].lower().startswith(("<!doctype", "<html")):
+        return "it sent a web page, so this is not the API of a model"
+    try:
+        body: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        body = text
+    for key in ("error", "message", "detail"):
+        if isinstance(body, dict) and body.get(key):
+            body = body[key]
+    said = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
+    said = " ".join(said.split())
+    said = re.sub(r"data:[\w/.+-]+;base64,[\w+/=,]+", "data:...", said)
+    return said[:MAX_SAID] or "it gave no reason"
