@@ -120,7 +120,7 @@ def play(
 
     Args:
         examples: What to ask; the same example may come several times with different roll-out indices.
-        policy: Plays the assistant.
+        policy: Plays the assistant. If it has ``settings``, they stand in the records under ``settings["policy"]``.
         protocol: How to prompt it and how to read its replies.
         settings: What an episode may see and do.
         seed: Root seed of the run.
@@ -190,7 +190,8 @@ class _Batch:
         if not self.settings.question_only:
             video = episode.example.video
             try:
-                with VideoReader(video, self.cache) as reader:
+                deadline = self.settings.video_deadline_seconds
+                with VideoReader(video, self.cache, deadline_seconds=deadline) as reader:
                     episode.reader = reader
                     skim = skims.get(video) or skim_video(reader, self.settings)
             except VideoError as error:
@@ -312,6 +313,9 @@ class _Batch:
         assert episode.stop is not None
         episode.views.clear()  # the record holds no pixels
         episode.last_views = []
+        settings = self.settings.model_dump(mode="json")
+        if (of_policy := getattr(self.policy, "settings", None)) is not None:
+            settings["policy"] = of_policy
         trajectory = Trajectory(
             example=episode.example,
             policy=self.policy.name,
@@ -323,8 +327,9 @@ class _Batch:
             stop=episode.stop,
             problem=episode.problem,
             frames_decoded=0 if episode.reader is None else episode.reader.frames_decoded,
+            frames_cached=0 if episode.reader is None else episode.reader.frames_cached,
             seconds=time.perf_counter() - self.began,
-            settings=self.settings.model_dump(mode="json"),
+            settings=settings,
         )
         self.tell(EpisodeFinished(episode.index, trajectory))
         return trajectory

@@ -113,6 +113,10 @@ _BY_WORDS = (
         ),
     ),
     (
+        r"trust-request-mm-kwargs",
+        ("takes no video arguments", "start it with --trust-request-mm-kwargs, or use --send images"),
+    ),
+    (
         r"video loader|video_backend|not found in the registry|timeloupe",
         ("cannot read clip files", "install timeloupe in the server's environment, or use --send images"),
     ),
