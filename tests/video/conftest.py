@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.video.layouts import add_streams
 from tests.video.painting import Clip, write_clip
 
 _GOP = {"g": "24", "sc_threshold": "0"}
 _OPEN = {"x264-params": "keyint=12:min-keyint=12:open-gop=1:bframes=3:scenecut=0"}
+_AV1 = {"g": "24", "preset": "8", "crf": "12", "svtav1-params": "lp=1"}
 _HEVC = {"x265-params": "keyint=16:bframes=4:b-pyramid=1:open-gop=1:log-level=none", "preset": "ultrafast"}
 
 
@@ -73,7 +76,54 @@ KINDS: dict[str, dict[str, Any]] = {
     "raw.h264": {"options": {**_GOP, "bf": "2"}},
     "mpeg2.ts": {"codec": "mpeg2video", "options": {"g": "12", "bf": "2"}, "fps": 25},
     "flash.flv": {"options": {**_GOP, "bf": "2"}},
+    "full_range.mp4": {"pixel_format": "yuvj420p", "full_range": True, "options": _GOP, "num_frames": 30},
+    "wide_pixels.mp4": {"sample_aspect_ratio": Fraction(4, 3), "options": _GOP, "num_frames": 30},
+    "turned_90.mp4": {
+        "rotation": (90, False, False),
+        "size_wh": (160, 96),
+        "options": _GOP,
+        "num_frames": 30,
+    },
+    "turned_180.mov": {"rotation": (180, False, False), "options": _GOP, "num_frames": 30},
+    "negative_offsets.mp4": {
+        "options": {**_GOP, "bf": "3"},
+        "container_options": {"movflags": "negative_cts_offsets"},
+    },
+    "av1.mp4": {"codec": "libsvtav1", "options": _AV1},
+    "av1.mkv": {"codec": "libsvtav1", "options": _AV1, **_UNEVEN},
+    "vp9.mp4": {"codec": "libvpx-vp9", "options": {"g": "24", "deadline": "realtime", "cpu-used": "8"}},
+    "mpeg4.mp4": {"codec": "mpeg4", "options": {"g": "24", "bf": "2"}},
+    "hevc_ten_bit.mkv": {"codec": "libx265", "options": _HEVC, "pixel_format": "yuv420p10le", **_UNEVEN},
+    "hevc_closed_gop.mp4": {
+        "codec": "libx265",
+        "options": {
+            "x265-params": "keyint=24:bframes=3:open-gop=0:log-level=none",
+            "preset": "ultrafast",
+        },
+    },
+    "sound_longer.mp4": {"options": {**_GOP, "bf": "2"}, "streams": {"audio_seconds": 9.0}},
+    "sound_longer.mkv": {"options": {**_GOP, "bf": "2"}, "streams": {"audio_seconds": 9.0}},
+    "sound_shorter.ts": {"options": {**_GOP, "bf": "2"}, "streams": {"audio_seconds": 4.0}},
+    "sound_apart.mp4": {
+        "options": {**_GOP, "bf": "2"},
+        "streams": {"audio_seconds": 6.0, "audio_apart": True},
+    },
+    "two_videos.mp4": {
+        "options": {**_GOP, "bf": "2"},
+        "streams": {"small_first": True, "audio_seconds": 6.0},
+    },
+    "two_videos.mkv": {"options": _OPEN, "streams": {"small_first": True}},
+    "cover_first.mp4": {"options": {**_GOP, "bf": "2"}, "streams": {"cover_first": True}},
 }
+
+
+def write_kind(folder: Path, name: str) -> Clip:
+    """Write the clip ``name`` of ``KINDS`` into a folder."""
+    kind = dict(KINDS[name])
+    streams = kind.pop("streams", None)
+    if streams is None:
+        return write_clip(folder / name, **kind)
+    return add_streams(write_clip(folder / f"plain_{name}.mp4", **kind), folder / name, **streams)
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +134,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Clip]:
 
     def get(name: str) -> Clip:
         if name not in written:
-            written[name] = write_clip(folder / name, **KINDS[name])
+            written[name] = write_kind(folder, name)
         return written[name]
 
     return get

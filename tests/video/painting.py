@@ -12,6 +12,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import ColorRange
 
 COLUMNS, ROWS = 4, 8
 
@@ -65,6 +66,8 @@ def write_clip(
     container_options: Mapping[str, str] | None = None,
     rotation: tuple[float, bool, bool] | None = None,
     picture: np.ndarray | None = None,
+    sample_aspect_ratio: Fraction | None = None,
+    full_range: bool = False,
 ) -> Clip:
     """Write a video of numbered frames.
 
@@ -79,8 +82,11 @@ def write_clip(
         pixel_format: Stored format.
         options: Of the encoder.
         container_options: Of the muxer.
-        rotation: Display rotation in degrees, horizontal flip, vertical flip.
+        rotation: Display rotation in degrees, horizontal flip, vertical flip; numbers are painted so that the turn
+            puts them upright.
         picture: Paint this in every frame and not its number.
+        sample_aspect_ratio: Shape of a stored pixel.
+        full_range: Luma from 0 to 255, and marked so.
     """
     ticks = range(num_frames) if ticks is None else ticks
     base = Fraction(1, ticks_per_second or fps)
@@ -90,12 +96,20 @@ def write_clip(
         stream.width, stream.height = size_wh
         stream.pix_fmt = pixel_format
         stream.codec_context.time_base = base
+        if sample_aspect_ratio is not None:
+            stream.codec_context.sample_aspect_ratio = sample_aspect_ratio
+        if full_range:
+            stream.codec_context.color_range = ColorRange.JPEG
         if rotation is not None:
             stream.set_display_rotation(rotation[0], hflip=rotation[1], vflip=rotation[2])
         for number, tick in enumerate(ticks):
-            frame = av.VideoFrame.from_ndarray(
-                paint(number, size_wh) if picture is None else picture, "rgb24"
-            )
+            shown = picture
+            if shown is None:
+                quarters = 0 if rotation is None else int(rotation[0]) // 90
+                shown = np.rot90(paint(number, size_wh[:: -1 if quarters % 2 else 1]), -quarters)
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(shown), "rgb24")
+            if full_range:
+                frame = frame.reformat(format=pixel_format, dst_color_range=ColorRange.JPEG)
             frame.pts, frame.time_base = tick, base
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
