@@ -43,15 +43,63 @@ def ask(
     policy: Annotated[
         str | None,
         typer.Option(
-            help="small, local or scripted.  [default: what --model or --script needs, else small]",
+            help="small, local, scripted or openai.  [default: what --base-url, --model or --script needs, else small]",
             show_default=False,
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Checkpoint folder or hub id, for local.")
+        str | None,
+        typer.Option(metavar="NAME", help="Checkpoint folder or hub id, for local; served name, for openai."),
     ] = None,
     script: Annotated[
         Path | None, typer.Option(metavar="FILE", help="JSON file of replies, for scripted.")
+    ] = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Server to ask, such as http://localhost:8000/v1."),
+    ] = None,
+    api_key_env: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Environment variable with the server's key.  [default: OPENAI_API_KEY, none on this machine]",
+            show_default=False,
+        ),
+    ] = None,
+    send: Annotated[
+        str | None,
+        typer.Option(
+            help="Frames to a server as timed images, or video (vLLM).  [default: images]", show_default=False
+        ),
+    ] = None,
+    time_format: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Time before an image, for --send images.  [default: '<{:.1f} seconds>']",
+            show_default=False,
+        ),
+    ] = None,
+    image_format: Annotated[
+        str | None,
+        typer.Option(help="jpeg or png, to a server.  [default: jpeg]", show_default=False),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Wait for a server this long, each try.  [default: 600]",
+            show_default=False,
+        ),
+    ] = None,
+    logprobs: Annotated[
+        bool, typer.Option("--logprobs", help="Ask a server for token ids and log-probabilities.")
+    ] = False,
+    settings_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH", help="Checkpoint folder (or small) that a server runs: its frames and protocol."
+        ),
     ] = None,
     protocol: Annotated[
         str | None,
@@ -81,6 +129,9 @@ def ask(
     temperature: Annotated[
         float | None, typer.Option(help="0 = always the likeliest word.", show_default=False)
     ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="Tokens of one reply at most.", show_default=False)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same answer.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of a model in this process.")] = 1,
     save: Annotated[
@@ -105,6 +156,7 @@ def ask(
     example = make_example(video, question, options or [], task)
     flags = {
         "max_turns": max_turns, "skim_frames": frames, "temperature": temperature,
+        "max_new_tokens": max_new_tokens,
         "skim_start_seconds": None if from_ is None else parse_time("--from", from_),
         "skim_end_seconds": None if to is None else parse_time("--to", to),
     }  # fmt: skip
@@ -115,7 +167,11 @@ def ask(
         raise boundary("--protocol", protocol, PROTOCOLS)
     run = None if save is None else create_run(save, {"command": "ask"})
 
-    wanted = PolicyFlags(model=model, script=script, threads=threads)
+    wanted = PolicyFlags(
+        model=model, script=script, threads=threads, base_url=base_url, api_key_env=api_key_env, send=send,
+        time_format=time_format, image_format=image_format, timeout=timeout, logprobs=logprobs,
+        settings_from=settings_from,
+    )  # fmt: skip
     name = policy_name(policy, wanted)
     console = Console(stderr=as_json, highlight=False)
     with console.status("looking"):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
 from timeloupe.errors import ConfigError, MissingError, boundary
 
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
     from timeloupe.policy.base import Policy
 
 DEFAULT_PROTOCOL = "videotemp"
+DEFAULT_KEY_VARIABLE = "OPENAI_API_KEY"
 
 
 class Chosen(NamedTuple):
@@ -25,37 +29,56 @@ class Chosen(NamedTuple):
 
 @dataclass(frozen=True)
 class PolicyFlags:
-    """The flags that belong to a policy, as given; ``None`` = not given."""
+    """The flags that belong to a policy, as given; ``None`` and ``False`` = not given."""
 
     model: str | None = None
     script: Path | None = None
     threads: int = 1
+    base_url: str | None = None
+    api_key_env: str | None = None
+    send: str | None = None
+    time_format: str | None = None
+    image_format: str | None = None
+    timeout: float | None = None
+    logprobs: bool = False
+    settings_from: str | None = None
+
+
+_TAKES = {
+    "small": {"threads"},
+    "local": {"threads", "model"},
+    "scripted": {"threads", "script"},  # threads has a default: nobody can be told that it is too much
+    "openai": {field.name for field in fields(PolicyFlags)} - {"script"},
+}
+"""Which flags go with which policy."""
 
 
 def policy_name(given: str | None, flags: PolicyFlags) -> str:
     """Return the policy to use: the one that is named, else the one that the other flags need, else ``small``.
 
     Raises:
-        ConfigError: No policy has that name.
+        ConfigError: No policy has that name, or a flag does not go with it.
     """
-    name = given or (
-        "scripted" if flags.script is not None else "local" if flags.model is not None else "small"
-    )
+    needed = {"openai": flags.base_url, "scripted": flags.script, "local": flags.model}
+    name = given or next((name for name, value in needed.items() if value is not None), "small")
     if name not in POLICIES:
         raise boundary("--policy", name, POLICIES)
+    for field in fields(flags):
+        value = getattr(flags, field.name)
+        if value is not None and value is not False and field.name not in _TAKES[name]:
+            flag = field.name.replace("_", "-")
+            raise ConfigError(f"--{flag} does not go with --policy {name}, leave one of them out")
     return name
 
 
 def _small(flags: PolicyFlags) -> Chosen:
     from timeloupe.policy.small import load_small_policy
 
-    _refuse("--policy small", model=flags.model, script=flags.script)
     _set_threads(flags.threads)
     return Chosen(*load_small_policy())
 
 
 def _local(flags: PolicyFlags) -> Chosen:
-    _refuse("--policy local", script=flags.script)
     if flags.model is None:
         raise ConfigError(
             "--policy local needs --model, the folder or hub id of a Qwen2.5-VL or Qwen3-VL checkpoint"
@@ -73,7 +96,6 @@ def _local(flags: PolicyFlags) -> Chosen:
 def _scripted(flags: PolicyFlags) -> Chosen:
     from timeloupe.policy.scripted import ScriptedPolicy
 
-    _refuse("--policy scripted", model=flags.model)
     if flags.script is None:
         raise ConfigError(
             '--policy scripted needs --script, a JSON file such as {"replies": {"*": ["first turn"]}}'
@@ -81,18 +103,73 @@ def _scripted(flags: PolicyFlags) -> Chosen:
     return Chosen(ScriptedPolicy(flags.script), {}, DEFAULT_PROTOCOL)
 
 
+def _openai(flags: PolicyFlags) -> Chosen:
+    from timeloupe.policy.openai_server import OpenAIPolicy
+
+    if flags.base_url is None:
+        raise ConfigError("--policy openai needs --base-url, such as http://localhost:8000/v1")
+    send = flags.send or "images"
+    if flags.time_format is not None and send == "video":
+        raise ConfigError("--time-format goes with --send images, a video's times are printed by the server")
+    episode, protocol = _settings_of(flags.settings_from)
+    given = {
+        "send": send, "time_format": flags.time_format, "image_format": flags.image_format,
+        "timeout_seconds": flags.timeout, "logprobs": flags.logprobs,
+    }  # fmt: skip
+    policy = OpenAIPolicy(
+        flags.base_url, flags.model, api_key=find_key(flags.base_url, flags.api_key_env),
+        **{key: value for key, value in given.items() if value is not None},
+    )  # fmt: skip
+    return Chosen(policy, episode, protocol or DEFAULT_PROTOCOL)
+
+
+def _settings_of(checkpoint: str | None) -> tuple[dict[str, Any], str | None]:
+    """Return the episode settings and the protocol of a checkpoint that is served elsewhere; ``small`` is ours."""
+    if checkpoint is None:
+        return {}, None
+    from timeloupe.model.layout import read_episode_defaults
+    from timeloupe.policy.small import SMALL_CHECKPOINT
+
+    return read_episode_defaults(SMALL_CHECKPOINT if checkpoint == "small" else checkpoint)
+
+
+def find_key(base_url: str, variable: str | None) -> str | None:
+    """Return the key for a server, or ``None`` if it gets none.
+
+    Args:
+        base_url: Where the server is.
+        variable: The environment variable that ``--api-key-env`` names. Without it the key is that of
+            ``OPENAI_API_KEY`` if there is one, but a server on this machine is not sent that.
+
+    Raises:
+        ConfigError: The variable that was named is not set.
+    """
+    if variable is not None:
+        if not os.environ.get(variable):
+            raise ConfigError(
+                f"--api-key-env names {variable!r}, which is not set or empty: set it to the key"
+            )
+        return os.environ[variable].strip()
+    if is_loopback(base_url):
+        return None
+    return os.environ.get(DEFAULT_KEY_VARIABLE, "").strip() or None
+
+
+def is_loopback(url: str) -> bool:
+    """Return whether a URL's host is this machine."""
+    try:
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or host.endswith(".localhost") or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 POLICIES: dict[str, Callable[[PolicyFlags], Chosen]] = {
     "small": _small,
     "local": _local,
     "scripted": _scripted,
+    "openai": _openai,
 }
-
-
-def _refuse(where: str, **given: object) -> None:
-    for name, value in given.items():
-        if value is not None:
-            flag = name.replace("_", "-")
-            raise ConfigError(f"--{flag} does not go with {where}, leave one of them out")
 
 
 def _set_threads(threads: int) -> None:

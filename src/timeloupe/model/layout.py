@@ -115,12 +115,8 @@ def read_layout(folder: str | Path, tokenizer: Any) -> Layout:
         ConfigError: The architecture is none of ``FAMILIES``, or timeloupe.json has an unknown key.
     """
     folder = Path(folder)
-    config = _read_json(folder / "config.json")
-    if config is None:
-        raise MissingError(f"no config.json in {str(folder)!r}: name the folder of a saved checkpoint")
-    family = config.get("model_type")
-    if family not in FAMILIES:
-        raise boundary(f"model_type of {str(folder / 'config.json')!r}", family, FAMILIES)
+    config = _read_config(folder)
+    family: Family = config["model_type"]
     vision = config.get("vision_config", {})
     details = _read_json(folder / DETAILS_FILE) or {}
     values: dict[str, Any] = {
@@ -134,7 +130,7 @@ def read_layout(folder: str | Path, tokenizer: Any) -> Layout:
         preprocessor.update({key: found[key] for key in preprocessor if found.get(key) is not None})
     values.update(preprocessor)
     values.update(
-        patch_size=vision.get("patch_size", 16 if family == "qwen3_vl" else 14),
+        patch_size=vision.get("patch_size", _PATCH_SIZES[family]),
         merge_size=vision.get("spatial_merge_size", 2),
         temporal_patch_size=vision.get("temporal_patch_size", 2),
         tokens_per_second=vision.get("tokens_per_second", 4),
@@ -147,6 +143,36 @@ def read_layout(folder: str | Path, tokenizer: Any) -> Layout:
         family=family, eos_token_ids=eos, pad_token_id=eos[0] if pad is None else pad, details=details,
         encode=partial(tokenizer.encode, add_special_tokens=False, split_special_tokens=True), **values,
     )  # fmt: skip
+
+
+def read_episode_defaults(folder: str | Path) -> tuple[dict[str, Any], str | None]:
+    """Return the episode settings that a checkpoint folder asks for, and its protocol's name if it names one.
+
+    Only config.json and timeloupe.json are read: no tokenizer, no weights.
+
+    Raises:
+        MissingError: There is no config.json.
+        ConfigError: The architecture is none of ``FAMILIES``.
+    """
+    folder = Path(folder)
+    config = _read_config(folder)
+    vision = config.get("vision_config", {})
+    details = _read_json(folder / DETAILS_FILE) or {}
+    patch_size = vision.get("patch_size", _PATCH_SIZES[config["model_type"]])
+    multiple = patch_size * vision.get("spatial_merge_size", 2)
+    return {"size_multiple": multiple, **details.get("episode", {})}, details.get("protocol")
+
+
+_PATCH_SIZES = {"qwen3_vl": 16, "qwen2_5_vl": 14}
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    config = _read_json(folder / "config.json")
+    if config is None:
+        raise MissingError(f"no config.json in {str(folder)!r}: name the folder of a saved checkpoint")
+    if config.get("model_type") not in FAMILIES:
+        raise boundary(f"model_type of {str(folder / 'config.json')!r}", config.get("model_type"), FAMILIES)
+    return config
 
 
 _LAYOUT_KEYS = ("timestamp_format", "wrap_frames", "image_mean", "image_std")
