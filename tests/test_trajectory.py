@@ -110,6 +110,7 @@ trajectories = st.builds(
     problem=st.none() | problems,
     score=scores,
     frames_decoded=counts,
+    frames_cached=counts,
     seconds=seconds,
     settings=st.dictionaries(words, st.none() | counts | words | st.lists(counts, max_size=2), max_size=3),
 )

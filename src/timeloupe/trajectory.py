@@ -256,6 +256,8 @@ class Trajectory(Record):
         stop: Why it ended.
         problem: The reason behind ``format`` and ``infrastructure`` stops.
         frames_decoded: Frames the decoder had to decode for this episode (frames served from the cache cost none).
+        frames_cached: Frames that it got from the cache of decoded frames. A skim that another episode of its batch
+            had read already is neither.
         seconds: Wall time of the episode; in a lockstep batch, from the batch's start to this episode's end.
         settings: The episode settings in force.
     """
@@ -272,6 +274,7 @@ class Trajectory(Record):
     problem: Problem | None = None
     score: Score = Score()
     frames_decoded: int = Field(default=0, ge=0)
+    frames_cached: int = Field(default=0, ge=0)
     seconds: Seconds = 0.0
     settings: dict[str, Any] = {}
 

@@ -99,7 +99,8 @@ def stop_text(trajectory: Trajectory) -> str:
     turns, crops = len(trajectory.turns), len(trajectory.crops)
     return (
         f"{STOP_TEXT[trajectory.stop]}; {turns} turn{'s' * (turns != 1)}, {crops} crop{'s' * (crops != 1)}, "
-        f"{trajectory.frames_decoded} frames decoded, {trajectory.seconds:.1f} s"
+        f"{trajectory.frames_decoded} frames decoded, {trajectory.frames_cached} from the cache, "
+        f"{trajectory.seconds:.1f} s"
     )
 
 

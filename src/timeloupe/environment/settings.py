@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -26,6 +26,9 @@ class EpisodeSettings(BaseModel):
         skim_pixels: Area of one of its frames at most.
         skim_start_seconds: Where the first view begins; crops may still go anywhere.
         skim_end_seconds: Where it ends; ``None`` = at the end of the video.
+        skim_approximate: ``keyframes`` = answer each time of the skim with the nearest keyframe, which is cheap in
+            long videos; times that share one give one frame, and the record has the frames' true times. Crops are
+            always exact.
         crop_fps: Frames a second of a crop.
         crop_min_frames: Frames of a crop at least, as far as the segment has that many.
         crop_max_frames: Frames of a crop at most.
@@ -37,6 +40,8 @@ class EpisodeSettings(BaseModel):
         min_pixels: Area of a frame at least, where the upper bound allows.
         size_multiple: Frame sides are multiples of this (Qwen3-VL 32, Qwen2.5-VL 28).
         frame_size_wh: One fixed frame size instead of all pixel bounds; does not keep the aspect ratio.
+        video_deadline_seconds: Videos are read in another process, and one that gives no sign of life for so long
+            cannot be read; ``None`` = in this process, without a limit.
         temperature: 0 = greedy.
         top_p: Nucleus mass.
         top_k: Keep the k likeliest tokens; 0 = all.
@@ -54,6 +59,7 @@ class EpisodeSettings(BaseModel):
     skim_pixels: Pixels = 200_704
     skim_start_seconds: float = Field(default=0.0, ge=0)
     skim_end_seconds: float | None = Field(default=None, gt=0)
+    skim_approximate: Literal["none", "keyframes"] = "none"
 
     crop_fps: float = Field(default=2.0, gt=0)
     crop_min_frames: int = Field(default=4, ge=2)
@@ -65,6 +71,8 @@ class EpisodeSettings(BaseModel):
     min_pixels: int = Field(default=3_136, ge=0)
     size_multiple: int = Field(default=32, ge=1)
     frame_size_wh: tuple[Side, Side] | None = None
+
+    video_deadline_seconds: float | None = Field(default=60.0, gt=0)
 
     temperature: float = Field(default=0.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)

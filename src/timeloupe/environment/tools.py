@@ -52,7 +52,7 @@ def skim_video(reader: VideoReader, settings: EpisodeSettings) -> View:
 
     Raises:
         ConfigError: That part begins behind the end of the video.
-        VideoError: A frame cannot be read.
+        VideoError: A frame cannot be read, or the skim wants keyframes and there are fewer than two.
     """
     duration = reader.info.duration_seconds
     start = settings.skim_start_seconds
@@ -67,6 +67,8 @@ def skim_video(reader: VideoReader, settings: EpisodeSettings) -> View:
         min(start + time, latest)
         for time in skim_times(end - start, fps=settings.skim_fps, max_frames=settings.skim_frames)
     ]
+    if settings.skim_approximate == "keyframes":
+        times = reader.keyframes_near(times, start, end)
     return _read(reader, "skim", start, end, times, frame_size(reader.info, settings.skim_pixels, settings))
 
 

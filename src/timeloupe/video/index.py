@@ -109,6 +109,11 @@ class FrameIndex:
         leading = self.pts_P[self.key_packets[by_decoding]] > self.pts_N
         return np.maximum(by_decoding - leading, 0)
 
+    @cached_property
+    def keyframe_times(self) -> np.ndarray:
+        """When each keyframe that is presented appears, in seconds, ascending."""
+        return self.times_N[np.isin(self.packet_N, self.key_packets)]
+
     def frames_at(self, times: list[float]) -> list[int]:
         """Return the number of the frame displayed at each time.
 

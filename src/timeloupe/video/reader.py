@@ -22,6 +22,7 @@ from timeloupe.video.decode import Decoder
 from timeloupe.video.index import load_index
 from timeloupe.video.isolate import WorkerDecoder
 from timeloupe.video.probe import VideoInfo, info_of
+from timeloupe.video.sampling import nearest_keyframes
 
 MAX_READ_BYTES = 8 * 2**30
 """Bound on the pixels of one read."""
@@ -113,6 +114,35 @@ class VideoReader:
     def check_times(self, times: Sequence[float]) -> None:
         """Raise the ``VideoError`` of :meth:`read` if a time is outside the video; decode nothing."""
         self._index.frames_at([float(time) for time in times])
+
+    def keyframes_near(
+        self, times: Sequence[float], start_seconds: float = 0.0, end_seconds: float | None = None
+    ) -> tuple[float, ...]:
+        """Return the times of the keyframes nearest to ``times``, ascending and each once.
+
+        A keyframe is decoded from one packet, so reading these times is cheap however long the video is; where
+        keyframes are far apart it is fewer frames.
+
+        Args:
+            times: Seconds from the first presented frame.
+            start_seconds: Only keyframes presented from here on count.
+            end_seconds: Only keyframes presented before here count; ``None`` = the end of the video.
+
+        Raises:
+            VideoError: Fewer than two keyframes are to be had there.
+        """
+        index = self._index
+        end = index.duration_seconds if end_seconds is None else end_seconds
+        found = [at for at in index.keyframe_times.tolist() if start_seconds <= at < end]
+        if index.sequential or len(found) < 2:
+            reason = (
+                f"it has {len(found)} keyframes between {start_seconds:g} and {end:.2f} s, and 2 are needed"
+            )
+            if index.sequential:
+                reason = "it has no presentation times, so none of its keyframes can be read alone"
+            hint = "read it exactly, without the approximation by keyframes"
+            raise VideoError(self.path, reason, codec=index.codec, hint=hint)
+        return nearest_keyframes(times, found)
 
     def read(self, times: Sequence[float], size_wh: tuple[int, int] | None = None) -> Frames:
         """Return the frames displayed at ``times``, in that order, repeats included.

@@ -6,6 +6,8 @@ All spans are half-open ``[start, end)``, all results ascend and lie inside thei
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
+from collections.abc import Sequence
 
 
 def uniform_times(start: float, end: float, num_frames: int) -> tuple[float, ...]:
@@ -97,6 +99,26 @@ def crop_times(
         upper = min(upper, max(1, round(length * native_fps)))
     num_frames = int(min(max(fps * length, lowest), upper // 2 * 2) + 1e-6)
     return uniform_times(start, end, max(2, num_frames // 2 * 2))
+
+
+def nearest_keyframes(times: Sequence[float], keyframe_times: Sequence[float]) -> tuple[float, ...]:
+    """Return the keyframe time nearest to each of ``times``, ascending and each once; the earlier of two as near.
+
+    Args:
+        times: Seconds.
+        keyframe_times: Seconds, ascending, at least one.
+
+    Raises:
+        ValueError: There are no keyframes.
+    """
+    if not keyframe_times:
+        raise ValueError("keyframe_times must hold at least one time, got none")
+    found: set[float] = set()
+    for time in times:
+        after = bisect_left(keyframe_times, time)
+        around = keyframe_times[max(after - 1, 0) : after + 1]
+        found.add(min(around, key=lambda keyframe: abs(keyframe - time)))
+    return tuple(sorted(found))
 
 
 def _check_span(start: float, end: float) -> None:

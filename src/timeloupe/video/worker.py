@@ -84,6 +84,8 @@ class _Worker:
 
     def _decoder(self, path: str, identity: FileIdentity) -> Decoder:
         decoder = self._decoders.pop(identity, None)
+        if decoder is not None and identify(path) != identity:
+            decoder.close()  # the file that is open is not the one of that name any more; opening it says so
         if decoder is None:
             index = self._built
             if index is None or index.identity != identity:
