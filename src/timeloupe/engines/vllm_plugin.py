@@ -1,9 +1,9 @@
 """A vLLM plugin: clips that carry the true time of every frame.
 
-vLLM describes the times of a request's videos by arguments of the request, the same ones for all its videos; a skim and
-a crop need different ones. So the times travel inside the clip's own file (``timeloupe.video.clip_file``), and a video
-loader named ``timeloupe`` reads them there. vLLM finds ``register`` by the entry point ``vllm.general_plugins`` wherever
-timeloupe is installed beside it. A request asks for the loader by name, so other requests to the server are untouched:
+vLLM describes the times of a request's videos by arguments of the request, the same ones for all its videos; a skim
+and a crop need different ones. So the times travel inside the clip's own file (``timeloupe.video.clip_file``), and a
+video loader named ``timeloupe`` reads them there. vLLM finds ``register`` by the entry point ``vllm.general_plugins``
+wherever timeloupe is installed beside it. A request asks for the loader by name, so others are untouched:
 
     "media_io_kwargs": {"video": {"video_backend": "timeloupe"}}
 

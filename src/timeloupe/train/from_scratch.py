@@ -155,7 +155,8 @@ def build_checkpoint(
     """Write an untrained small model with its tokenizer to ``folder``.
 
     The folder holds config.json, model.safetensors, the tokenizer's files, timeloupe.json (how frames are printed in
-    the prompt, and the episode settings the model is made for), and what a server needs: chat template, processor files.
+    the prompt, and the episode settings the model is made for), and what a server needs: a chat template and
+    processor files.
     """
     size = size or SmallModelSize()
     folder = Path(folder)
