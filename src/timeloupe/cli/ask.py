@@ -126,6 +126,33 @@ def ask(
     to: Annotated[
         str | None, typer.Option("--to", metavar="TIME", help="Skim up to here.", show_default=False)
     ] = None,
+    approximate: Annotated[
+        str | None,
+        typer.Option(
+            help="keyframes: skim by the nearest keyframes, cheap in long videos.  [default: none]",
+            show_default=False,
+        ),
+    ] = None,
+    deadline: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Give the video up when its decoder shows no sign of life so long; 0 = never.  [default: 60]",
+            show_default=False,
+        ),
+    ] = None,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", envvar="TIMELOUPE_CACHE_DIR", help="Keep decoded frames there, to use again."
+        ),
+    ] = None,
+    cache_bytes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="How much at most, such as 500MB.  [default: 2GiB]", show_default=False
+        ),
+    ] = None,
     temperature: Annotated[
         float | None, typer.Option(help="0 = always the likeliest word.", show_default=False)
     ] = None,
@@ -144,6 +171,7 @@ def ask(
     """Ask a question about a video: the model skims it, looks closer where it wants to, and answers with evidence."""
     from rich.console import Console
 
+    from timeloupe.cli.frame_cache import make_cache
     from timeloupe.cli.show import EpisodePrinter
     from timeloupe.environment.rollout import play
     from timeloupe.environment.settings import make_settings
@@ -152,19 +180,22 @@ def ask(
     from timeloupe.trajectory import StopReason, to_line
     from timeloupe.video.probe import probe
 
-    probe(video)  # a bad file is told before a model is loaded
-    example = make_example(video, question, options or [], task)
     flags = {
         "max_turns": max_turns, "skim_frames": frames, "temperature": temperature,
-        "max_new_tokens": max_new_tokens,
+        "max_new_tokens": max_new_tokens, "skim_approximate": approximate,
         "skim_start_seconds": None if from_ is None else parse_time("--from", from_),
         "skim_end_seconds": None if to is None else parse_time("--to", to),
     }  # fmt: skip
-    given = {key: value for key, value in flags.items() if value is not None}
-    make_settings(given)
+    given: dict[str, Any] = {key: value for key, value in flags.items() if value is not None}
+    if deadline is not None:
+        given["video_deadline_seconds"] = deadline or None
+    limit = make_settings(given).video_deadline_seconds
+    probe(video, deadline_seconds=limit)  # a bad file is told before a model is loaded
+    example = make_example(video, question, options or [], task)
     system = None if system_prompt is None else _read_text(system_prompt)
     if protocol is not None and protocol not in PROTOCOLS:
         raise boundary("--protocol", protocol, PROTOCOLS)
+    cache = make_cache(cache_dir, cache_bytes)
     run = None if save is None else create_run(save, {"command": "ask"})
 
     wanted = PolicyFlags(
@@ -181,7 +212,7 @@ def ask(
             _warn_of_unknown_words(chosen.policy, example)
         trajectory = play(
             [example], chosen.policy, PROTOCOLS[protocol or chosen.protocol], settings, seed=seed,
-            on_event=EpisodePrinter(console, example), system_prompt=system,
+            on_event=EpisodePrinter(console, example), system_prompt=system, cache=cache,
         )[0]  # fmt: skip
     if run is not None:
         run.append(trajectory)

@@ -33,6 +33,12 @@ def frames(
     fps: Annotated[
         float | None, typer.Option("--fps", help="Frames a second of the span; 2 if not given.")
     ] = None,
+    approximate: Annotated[
+        str,
+        typer.Option(
+            help="keyframes: the nearest keyframes instead, each once, cheap in long videos; or none."
+        ),
+    ] = "none",
     save: Annotated[
         Path | None, typer.Option("--save", metavar="DIR", help="Also write each frame there as a PNG.")
     ] = None,
@@ -42,13 +48,19 @@ def frames(
 
     Give either --at, or --from and --to (with --fps). Times are seconds from the first frame. With --save, a
     picture is named by its frame's time; a file that is there already is never replaced.
+    With --approximate keyframes the rows are those of the keyframes.
     """
     times = wanted_times(at, start, end, fps)
+    if approximate not in ("none", "keyframes"):
+        raise boundary("--approximate", approximate, ("none", "keyframes"))
 
     from timeloupe.video.reader import VideoReader
 
     rows: list[dict[str, Any]] = []
     with VideoReader(file) as reader:
+        if approximate == "keyframes":
+            reader.check_times(times)
+            times = reader.keyframes_near(times)
         for chunk in _chunks(reader, times):
             for number in range(len(chunk)):
                 rows.append(_row(chunk, number))
