@@ -27,12 +27,9 @@ class Scrubber:
     """
 
     def __init__(self, secrets: Sequence[str]) -> None:
-        forms = {
-            form
-            for secret in secrets
-            if len(secret) >= MIN_SECRET
-            for form in (secret, json.dumps(secret)[1:-1])
-        }
+        forms = {secret for secret in secrets if len(secret) >= MIN_SECRET}
+        for _ in range(2):  # as servers quote it: escaped as JSON or Python, or one inside the other
+            forms |= {quoted[1:-1] for form in forms for quoted in (json.dumps(form), repr(form))}
         self._forms = sorted(forms, key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
