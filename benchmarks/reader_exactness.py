@@ -28,6 +28,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import random
 import subprocess
 import sys
@@ -49,6 +50,7 @@ BATCH = 24
 LIMIT_SECONDS = 300
 NUDGE_SECONDS = 0.001
 ROUNDING_SECONDS = 1e-6
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENCV_FFMPEG_CAPTURE_OPTIONS": "threads;1"}
 DAMAGED = "corrupted.mp4"
 EXACT_READERS = (
     "timeloupe",
@@ -244,7 +246,14 @@ def run_one(name: str, python: str, path: Path, truth: Path, work: Path) -> dict
             planned = sum(map(len, _spans(kept["seconds"])))
     words = [python, __file__, "--work", str(work), "--one", name, str(path), str(truth), str(counts_file)]
     try:
-        ended = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
+        ended = subprocess.run(
+            words,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_SECONDS,
+            check=False,
+            env={**os.environ, **ONE_THREAD},
+        )
         died = (
             "" if ended.returncode == 0 else f"process ended with {ended.returncode}: {ended.stderr[-200:]}"
         )
