@@ -9,6 +9,7 @@ demuxed from end to end.
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,26 +25,33 @@ from timeloupe.video.sample_table import composition_offsets
 _FIRST_FRAME_PACKETS = 300
 _CHECKED_PACKETS = 16
 
+NO_TIME = -(2**63)
+"""Stands for a time that the container does not have."""
+
+
+def _numbers() -> array[int]:
+    return array("q")
+
 
 @dataclass
 class Packets:
-    """The packets of one stream in decoding order; times in ticks.
+    """The packets of one stream in decoding order; times in ticks, 64 bits each: hours of video are many packets.
 
     Attributes:
         first_frame: The first frame that could be decoded, ``None`` if there is none.
-        pts: Presentation times; ``None`` where the container has none.
-        dts: Decoding times.
+        pts: Presentation times; ``NO_TIME`` where the container has none.
+        dts: Decoding times, likewise.
         keys: Numbers of the keyframes.
         hidden: Numbers of the packets that are decoded but not presented.
         durations: How long packets are presented, 0 if unknown: of all, or of the last ones only.
     """
 
     first_frame: VideoFrame | None = None
-    pts: list[int | None] = field(default_factory=list)
-    dts: list[int | None] = field(default_factory=list)
-    keys: list[int] = field(default_factory=list)
-    hidden: list[int] = field(default_factory=list)
-    durations: list[int] = field(default_factory=list)
+    pts: array[int] = field(default_factory=_numbers)
+    dts: array[int] = field(default_factory=_numbers)
+    keys: array[int] = field(default_factory=_numbers)
+    hidden: array[int] = field(default_factory=_numbers)
+    durations: array[int] = field(default_factory=_numbers)
 
     def append(self, packet: Packet[VideoStream], hidden: bool) -> None:
         """Take in the next packet."""
@@ -51,8 +59,8 @@ class Packets:
             self.keys.append(len(self.pts))
         if hidden:
             self.hidden.append(len(self.pts))
-        self.pts.append(packet.pts)
-        self.dts.append(packet.dts)
+        self.pts.append(NO_TIME if packet.pts is None else packet.pts)
+        self.dts.append(NO_TIME if packet.dts is None else packet.dts)
         self.durations.append(packet.duration or 0)
 
 
@@ -84,25 +92,25 @@ def _from_sample_table(path: str, file_bytes: int, stream: VideoStream, head: Pa
 
     ``head`` holds the first packets as demuxed.
     """
-    entries = [(e.timestamp, e.flags, e.pos + e.size) for e in stream.index_entries]
     offsets = composition_offsets(path, stream.id)
-    if offsets is None or len(offsets) != len(entries) or head.pts[0] is None:
+    if offsets is None or len(offsets) != len(stream.index_entries) or head.pts[0] == NO_TIME:
         return None
-    dts, flags, ends = np.array(entries, np.int64).T
+    numbers = (number for e in stream.index_entries for number in (e.timestamp, e.flags, e.pos + e.size))
+    dts, flags, ends = np.fromiter(numbers, np.int64).reshape(-1, 3).T
     if not flags[0] & 1 or ends.max() > file_bytes or (np.diff(dts) <= 0).any():
         return None
     pts = dts + offsets + (head.pts[0] - int(dts[0] + offsets[0]))
     hidden = np.flatnonzero(flags & 2)
     count = len(head.pts)
     same = (
-        head.pts == pts[:count].tolist()
-        and head.dts == dts[:count].tolist()
-        and head.hidden == hidden[hidden < count].tolist()
+        head.pts.tolist() == pts[:count].tolist()
+        and head.dts.tolist() == dts[:count].tolist()
+        and head.hidden.tolist() == hidden[hidden < count].tolist()
     )
     if not same:
         return None
-    keys = np.flatnonzero(flags & 1).tolist()
-    return Packets(head.first_frame, pts.tolist(), dts.tolist(), keys, hidden.tolist())
+    columns = (pts, dts, np.flatnonzero(flags & 1), hidden)
+    return Packets(head.first_frame, *(array("q", column.astype(np.int64).tobytes()) for column in columns))
 
 
 def _agrees_at_end(path: str, stream_index: int, table: Packets) -> bool:
@@ -112,7 +120,7 @@ def _agrees_at_end(path: str, stream_index: int, table: Packets) -> bool:
     container, stream = open_video(path, stream_index)
     with container:
         try:
-            container.seek(key_pts or 0, stream=stream)
+            container.seek(key_pts, stream=stream)
         except FFmpegError:
             return False
         tail = Packets()
