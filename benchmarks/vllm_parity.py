@@ -121,6 +121,11 @@ def shown(trajectory: Trajectory) -> list[tuple[float, ...]]:
     ]
 
 
+def whole(text: str) -> str:
+    """Return a text without a character that the token limit cut in two: vLLM keeps it back, we show it as broken."""
+    return text.rstrip("\ufffd")
+
+
 def compare(local: Sequence[Trajectory], served: Sequence[Trajectory]) -> Row:
     """Return the comparison of the same questions played by both."""
     turns = tokens = same_turns = same_prompts = 0
@@ -137,7 +142,7 @@ def compare(local: Sequence[Trajectory], served: Sequence[Trajectory]) -> Row:
             same_prompts += bool(a.usage and b.usage and a.usage.prompt_tokens == b.usage.prompt_tokens)
             ids, values = a.token_ids or (), a.logprobs or ()
             tokens += len(ids)
-            if ids == b.token_ids and a.text == b.text and b.logprobs is not None:
+            if ids == b.token_ids and whole(a.text) == whole(b.text) and b.logprobs is not None:
                 same_turns += 1
                 difference = max(difference, *(abs(x - y) for x, y in zip(values, b.logprobs, strict=True)))
             else:
