@@ -75,6 +75,7 @@ def row(pairs: Sequence[tuple[Outcome, Trajectory | None]], seconds: float | Non
         figures["evidence IoU (multiple choice)"] = interval(evidence) if looked else None
         figures["crops"] = round(sum(one.crops for one in outcomes) / len(outcomes), 3)
         figures["frames decoded"] = round(sum(one.frames_decoded for one in outcomes) / len(outcomes), 1)
+        figures["frames cached"] = round(sum(one.frames_cached for one in outcomes) / len(outcomes), 1)
     if seconds is not None:
         figures["seconds"] = round(seconds / len(outcomes), 4)
     return figures

@@ -9,7 +9,7 @@ from timeloupe.trajectory import read_trajectories
 
 KEYS = {
     "n", "miou", "recall_at_0.3", "recall_at_0.5", "recall_at_0.7", "accuracy", "crops_per_question",
-    "seconds_per_question", "frames_decoded_per_question",
+    "seconds_per_question", "frames_decoded_per_question", "frames_cached_per_question",
 }  # fmt: skip
 
 

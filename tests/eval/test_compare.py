@@ -93,7 +93,7 @@ def test_random_control_is_seeded_and_near_chance() -> None:
 
 def test_summary_keeps_the_kinds_apart() -> None:
     rows = [
-        Outcome(GROUNDING, tiou=0.6, crops=2, frames_decoded=10),
+        Outcome(GROUNDING, tiou=0.6, crops=2, frames_decoded=10, frames_cached=20),
         Outcome(GROUNDING, tiou=0.2),
         Outcome(CHOICE, right=1.0),
     ]
@@ -103,4 +103,5 @@ def test_summary_keeps_the_kinds_apart() -> None:
     assert (figures["recall_at_0.3"], figures["recall_at_0.5"], figures["recall_at_0.7"]) == (0.5, 0.5, 0.0)
     assert figures["accuracy"] == 1.0
     assert figures["seconds_per_question"] == 2.0
+    assert figures["frames_cached_per_question"] == pytest.approx(20 / 3)
     assert summarise([rows[2]], 0.0)["miou"] is None

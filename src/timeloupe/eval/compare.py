@@ -35,6 +35,7 @@ class Outcome:
     right: float | None = None
     crops: int = 0
     frames_decoded: int = 0
+    frames_cached: int = 0
     unscored: bool = False
 
 
@@ -48,7 +49,15 @@ def outcome(trajectory: Trajectory) -> Outcome:
         right = float(answer is not None and answer.option == example.answer)
     elif not unscored:
         overlap = _best(answer.segments[0] if answer is not None and answer.segments else None, example)
-    return Outcome(example, overlap, right, len(trajectory.crops), trajectory.frames_decoded, unscored)
+    return Outcome(
+        example,
+        overlap,
+        right,
+        len(trajectory.crops),
+        trajectory.frames_decoded,
+        trajectory.frames_cached,
+        unscored,
+    )
 
 
 def evidence_tiou(trajectory: Trajectory) -> float:
@@ -85,8 +94,8 @@ def summarise(outcomes: Sequence[Outcome], seconds: float) -> dict[str, float | 
 
     Returns:
         ``n`` questions asked; ``miou`` and ``recall_at_*`` (IoU >= threshold) over grounding questions; ``accuracy``
-        by option letter over multiple-choice questions; crops, seconds of wall time and decoded frames per question.
-        Questions that a machine's fault left without a score are in ``n`` and in no mean.
+        by option letter over multiple-choice questions; crops, seconds of wall time, decoded frames and frames from
+        the cache per question. Questions that a machine's fault left without a score are in ``n`` and in no mean.
         ``None`` where a section has no such question.
     """
     overlaps = [one.tiou for one in outcomes if one.tiou is not None]
@@ -98,6 +107,7 @@ def summarise(outcomes: Sequence[Outcome], seconds: float) -> dict[str, float | 
     figures["crops_per_question"] = _mean([float(one.crops) for one in outcomes])
     figures["seconds_per_question"] = seconds / len(outcomes) if outcomes else None
     figures["frames_decoded_per_question"] = _mean([float(one.frames_decoded) for one in outcomes])
+    figures["frames_cached_per_question"] = _mean([float(one.frames_cached) for one in outcomes])
     return figures
 
 
