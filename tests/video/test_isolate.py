@@ -270,6 +270,7 @@ def test_an_index_survives_the_way(
         stored_wh=(7, 9), orientation=Orientation(*turns), sample_aspect_ratio=ratio, start_seconds=-0.1,
         duration_seconds=1 / 3, announced_seconds=announced, fps=29.97, sequential=sequential,
         times_N=numbers / 3, pts_N=numbers, packet_N=numbers[::-1].copy(), pts_P=numbers + 1, key_packets=numbers[:1],
+        lost_packets=numbers[1:2],
     )  # fmt: skip
     header, body = index_message(sent)
     got = index_from(json.loads(json.dumps(header)), body, "mine")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from timeloupe.cli.probe import Deadline, deadline_seconds
 from timeloupe.errors import ConfigError, boundary
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def frames(
     save: Annotated[
         Path | None, typer.Option("--save", metavar="DIR", help="Also write each frame there as a PNG.")
     ] = None,
+    deadline: Deadline = 20.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array of rows on stdout.")] = False,
 ) -> None:
     """Show which frame is displayed at each time, with its native size and the SHA-256 of its RGB24 bytes.
@@ -57,7 +59,7 @@ def frames(
     from timeloupe.video.reader import VideoReader
 
     rows: list[dict[str, Any]] = []
-    with VideoReader(file) as reader:
+    with VideoReader(file, deadline_seconds=deadline_seconds(deadline)) as reader:
         if approximate == "keyframes":
             reader.check_times(times)
             times = reader.keyframes_near(times)

@@ -74,6 +74,7 @@ class Decoder:
         self._opened: tuple[InputContainer, VideoStream] | None = None
         self._fresh = False
         self._damaged: set[int] = set()  # numbers of packets that failed
+        self._after_loss = set(index.pts_P[np.setdiff1d(index.lost_packets, index.key_packets)].tolist())
         self._reformatter = VideoReformatter()
 
     def close(self) -> None:
@@ -197,7 +198,8 @@ class Decoder:
                 packet = next(rest, None)
                 continue
             out = decode_or_none(stream, packet)
-            if pts is not None and pts >= key_pts and (out is None or (packet and packet.is_corrupt)):
+            bad = out is None or (packet and packet.is_corrupt) or pts in self._after_loss
+            if pts is not None and pts >= key_pts and bad:
                 damaged.append(pts)
             for frame in out or ():
                 self.frames_decoded += 1
@@ -224,7 +226,8 @@ class Decoder:
     def _drop_dependents(self, run: _Run, pixels: dict[int, np.ndarray], damaged: list[int]) -> None:
         """Remove the frames that were decoded after damage and depend on it, as far as can be told."""
         index = self._index
-        packets = sorted(index.packet_at.get(pts, 0) for pts in damaged)
+        # Damage that runs over two packets shows in the second one only, as the first one still parses.
+        packets = sorted({max(index.packet_at.get(pts, 0) - back, 0) for pts in damaged for back in (0, 1)})
         self._damaged.update(packets)
         for frame in list(pixels):
             key = run.key if run.again else int(index.start_keys_N[frame])

@@ -24,6 +24,7 @@ from av.video.stream import VideoStream
 
 from timeloupe.errors import VideoError
 from timeloupe.video.container import FileIdentity, decode_or_none, identify, open_video, read_packets
+from timeloupe.video.gaps import lost_packets
 from timeloupe.video.image import Orientation, orientation_of
 from timeloupe.video.packets import NO_TIME, Packets, gather_packets
 
@@ -33,6 +34,8 @@ TIME_TOLERANCE_SECONDS = 1e-6
 INDEX_CACHE_BYTES = 128 * 2**20
 """Bound of the process-wide index cache, in bytes: some 20 hours of video at 30 frames a second."""
 
+_LONG_STEP = 1.5  # times the usual step: a frame is missing there, if packets are
+_NEAR_PACKETS = 16  # how far decoding order may be from presentation
 _ROUNDING_SECONDS = 0.0005 + TIME_TOLERANCE_SECONDS
 
 
@@ -77,6 +80,7 @@ class FrameIndex:
         packet_N: Number in decoding order of each frame's packet.
         pts_P: Presentation time of every packet in decoding order, discarded ones too.
         key_packets: Numbers of the packets that are keyframes, ascending, the first is 0.
+        lost_packets: Numbers of the packets directly after data that is damaged or gone, ascending.
     """
 
     path: str
@@ -98,6 +102,7 @@ class FrameIndex:
     packet_N: np.ndarray = field(repr=False)
     pts_P: np.ndarray = field(repr=False)
     key_packets: np.ndarray = field(repr=False)
+    lost_packets: np.ndarray = field(repr=False)
 
     @property
     def size_wh(self) -> tuple[int, int]:
@@ -140,12 +145,13 @@ class FrameIndex:
                 more is let through, because a printed duration may have been rounded up.
 
         Raises:
-            VideoError: A time lies outside; the message names the legal range.
+            VideoError: A time lies outside (the message names the legal range), or where frames are gone.
         """
         latest = self.duration_seconds + _ROUNDING_SECONDS
         for time in times:
             if not -TIME_TOLERANCE_SECONDS <= time <= latest:
                 raise self._outside(time)
+        self._check_gaps(times)
         found = np.searchsorted(self.times_N, np.asarray(times) + TIME_TOLERANCE_SECONDS, side="right") - 1
         return np.maximum(found, 0).tolist()
 
@@ -154,6 +160,35 @@ class FrameIndex:
         start = float(self.times_N[frame])
         last = frame + 1 == len(self.times_N)
         return start, (self.duration_seconds if last else float(self.times_N[frame + 1])) - start
+
+    @cached_property
+    def gaps(self) -> list[tuple[float, float]]:
+        """Spans of seconds whose frames are gone: times without a frame where packets are."""
+        if not len(self.lost_packets) or len(self.times_N) < 3:
+            return []
+        steps = np.diff(self.times_N)
+        usual = float(np.median(steps))
+        long_steps = np.flatnonzero(steps > _LONG_STEP * usual)
+        packets = self.packet_N[long_steps + 1]
+        near = np.abs(packets[:, None] - self.lost_packets[None]).min(axis=1, initial=len(self.pts_P))
+        found = long_steps[near <= _NEAR_PACKETS].tolist()
+        return [(float(self.times_N[n]) + usual, float(self.times_N[n + 1])) for n in found]
+
+    def _check_gaps(self, times: list[float]) -> None:
+        for start, end in self.gaps:
+            inside = [
+                time for time in times if start - TIME_TOLERANCE_SECONDS <= time < end - _ROUNDING_SECONDS
+            ]
+            if inside:
+                reason = f"{len(inside)} of {len(times)} wanted times have no frame, damage took it out of the file"
+                raise VideoError(
+                    self.path,
+                    reason,
+                    codec=self.codec,
+                    at_seconds=start,
+                    until_seconds=end,
+                    hint="ask for other times, or repair the file by downloading or converting it again",
+                )
 
     def _outside(self, time: float) -> VideoError:
         announced = self.announced_seconds
@@ -187,7 +222,7 @@ def _build(path: str, identity: FileIdentity) -> FrameIndex:
             ticks = _count_frames(path, base, spacing or 1 / rate)
             pts_N = np.arange(len(ticks), dtype=np.int64)
             packet_N, pts_P, keys = np.zeros_like(pts_N), *np.zeros((2, 1), np.int64)
-            last_ticks = 0
+            last_ticks, lost = 0, np.zeros(0, np.int64)
         else:
             pts_P = np.array(packets.pts, np.int64)
             shown = np.delete(np.arange(len(pts_P)), np.array(packets.hidden, np.int64))
@@ -196,6 +231,7 @@ def _build(path: str, identity: FileIdentity) -> FrameIndex:
             pts_N, unique = np.unique(pts_P[shown], return_index=True)
             ticks, packet_N = pts_N, shown[unique]
             keys = np.unique(np.append(np.array(packets.keys, np.int64), 0))
+            lost = lost_packets(path, stream.index, container.format.name, packets)
             from_end = len(pts_P) - int(packet_N[-1])
             last_ticks = packets.durations[-from_end] if from_end <= len(packets.durations) else 0
         times = (ticks - ticks[0]) * base.numerator / base.denominator
@@ -205,7 +241,7 @@ def _build(path: str, identity: FileIdentity) -> FrameIndex:
             last_seconds = float(np.median(np.diff(times))) if len(times) > 1 else 1 / rate
         duration = float(times[-1]) + last_seconds
         measured = len(times) / duration
-        for array in (times, pts_N, packet_N, pts_P, keys):
+        for array in (times, pts_N, packet_N, pts_P, keys, lost):
             array.flags.writeable = False
         return FrameIndex(
             path=path,
@@ -227,6 +263,7 @@ def _build(path: str, identity: FileIdentity) -> FrameIndex:
             packet_N=packet_N,
             pts_P=pts_P,
             key_packets=keys,
+            lost_packets=lost,
         )
 
 

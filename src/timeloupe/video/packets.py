@@ -44,6 +44,9 @@ class Packets:
         keys: Numbers of the keyframes.
         hidden: Numbers of the packets that are decoded but not presented.
         durations: How long packets are presented, 0 if unknown: of all, or of the last ones only.
+        corrupt: Numbers of the packets that the demuxer flags as damaged.
+        positions: Where in the file packets lie, in bytes; empty if not demuxed or not known.
+        sizes: Their bytes.
     """
 
     first_frame: VideoFrame | None = None
@@ -52,6 +55,9 @@ class Packets:
     keys: array[int] = field(default_factory=_numbers)
     hidden: array[int] = field(default_factory=_numbers)
     durations: array[int] = field(default_factory=_numbers)
+    corrupt: array[int] = field(default_factory=_numbers)
+    positions: array[int] = field(default_factory=_numbers)
+    sizes: array[int] = field(default_factory=_numbers)
 
     def append(self, packet: Packet[VideoStream], hidden: bool) -> None:
         """Take in the next packet."""
@@ -59,6 +65,11 @@ class Packets:
             self.keys.append(len(self.pts))
         if hidden:
             self.hidden.append(len(self.pts))
+        if packet.is_corrupt:
+            self.corrupt.append(len(self.pts))
+        if packet.pos is not None:
+            self.positions.append(packet.pos)
+            self.sizes.append(packet.size)
         self.pts.append(NO_TIME if packet.pts is None else packet.pts)
         self.dts.append(NO_TIME if packet.dts is None else packet.dts)
         self.durations.append(packet.duration or 0)

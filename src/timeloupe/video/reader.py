@@ -19,7 +19,7 @@ import numpy as np
 from timeloupe.errors import VideoError
 from timeloupe.video.cache import FrameCache, FrameKey
 from timeloupe.video.decode import Decoder
-from timeloupe.video.index import load_index
+from timeloupe.video.index import FrameIndex, load_index
 from timeloupe.video.isolate import WorkerDecoder
 from timeloupe.video.probe import VideoInfo, info_of
 from timeloupe.video.sampling import nearest_keyframes
@@ -81,11 +81,7 @@ class VideoReader:
         self._cache = cache
         self._index = load_index(self.path, deadline_seconds=deadline_seconds)
         self._info: VideoInfo | None = None
-        self._decoder: Decoder | WorkerDecoder
-        if deadline_seconds is None:
-            self._decoder = Decoder(self._index, self.path)
-        else:
-            self._decoder = WorkerDecoder(self._index, self.path, deadline_seconds)
+        self._decoder = make_decoder(self._index, self.path, deadline_seconds)
 
     @property
     def frames_decoded(self) -> int:
@@ -229,3 +225,8 @@ class VideoReader:
         if others:
             cache.wait([keys[frame] for frame in others])
         return self._take_kept(others, rows, pixels, again=True)
+
+
+def make_decoder(index: FrameIndex, path: str, deadline_seconds: float | None) -> Decoder | WorkerDecoder:
+    """Return a decoder of one file: in this process, or in a worker if there is a deadline."""
+    return Decoder(index, path) if deadline_seconds is None else WorkerDecoder(index, path, deadline_seconds)
