@@ -29,7 +29,7 @@ LIGHT_ROOMS = (
     "cli",
     "video",
 )
-LIGHT_ROOMS += ("environment", "policy.base", "policy.scripted")
+LIGHT_ROOMS += ("environment", "policy.base", "policy.scripted", "policy.openai_server")
 HEAVY = ("torch", "transformers", "safetensors", "accelerate", "peft", "fastapi", "uvicorn", "mcp")
 
 MAX_MODULE_LINES = 420
