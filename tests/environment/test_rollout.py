@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.environment.clips import COLOURS, colour_of, seconds_of
+from tests.environment.clips import COLOURS, colour_of, seconds_of, write_clip
 from timeloupe.environment.rollout import (
     EpisodeFinished,
     EpisodeStarted,
@@ -444,7 +444,26 @@ def test_a_skim_is_decoded_once_per_video_and_frames_are_shared(clips: dict[str,
     assert [item.frames_decoded for item in first[1:]] == [0, 0, 0]
     later = play(rows, policy, PROTOCOL, SETTINGS, seed=0, cache=cache)
     assert [item.frames_decoded for item in later] == [0, 0, 0, 0]
+    # Each episode has the frames that it caused to be fetched: the first one the skim too, all of them their crop.
+    shown = {at for ref in first[0].crops for at in ref.at_seconds}
+    crop, in_skim = len(shown), len(shown.intersection(first[0].skims[0].at_seconds))
+    assert [item.frames_cached for item in first] == [in_skim, crop, crop, crop]
+    assert [item.frames_cached for item in later] == [8 + crop, crop, crop, crop]
     assert [item.crops for item in later] == [item.crops for item in first]
+
+
+def test_a_skim_by_keyframes_is_in_the_record_and_too_few_of_them_end_one_episode_alone(
+    clips: dict[str, str], tmp_path: Path
+) -> None:
+    settings = SETTINGS.model_copy(update={"skim_approximate": "keyframes", "video_deadline_seconds": None})
+    short = write_clip(tmp_path / "short.mp4", "red", 0.5)  # one keyframe a second
+    rows = [example(clips["red"], "long"), example(str(short), "short")]
+    policy = ScriptedPolicy.from_replies({"*": [answer()]})
+    found = play(rows, policy, PROTOCOL, settings, seed=0)
+    assert found[0].stop is StopReason.ANSWERED and found[0].settings["skim_approximate"] == "keyframes"
+    assert found[0].frames_decoded == len(found[0].skims[0].at_seconds) > 2
+    assert found[1].stop is StopReason.INFRASTRUCTURE and found[1].problem is not None
+    assert "2 are needed" in found[1].problem.message
 
 
 def test_no_examples_no_calls() -> None:
