@@ -33,13 +33,17 @@ Given = tuple[Any, "list[float] | None"]
 Size = tuple[int, int] | None
 
 _DECODED: list[int] = []
+_SHARED: list[bool] = []
 _PATCH = 14
 
 
 @functools.cache
 def _memory(disk: str = "") -> Any:
+    """Return one cache for all reads of a workload; a job of single reads keeps nothing, like everyone else."""
     from timeloupe.video.cache import FrameCache
 
+    if not any(_SHARED):
+        return None
     if not disk:
         return FrameCache(2**30)
     from timeloupe.video.disk_cache import DiskCache
@@ -338,6 +342,7 @@ def measure(reader: Reader, job: dict[str, Any]) -> dict[str, Any]:
     watch = ChildrenPeak()
     watch.start()
     size = tuple(job["size_wh"])
+    _SHARED.append(job["shared"])
     seconds = []
     for times in job["reads"]:
         start = _cpu_seconds()

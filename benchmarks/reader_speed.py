@@ -11,9 +11,10 @@ ours in the same turn.
 
 The workload is one question asked of a video 8 times, as reinforcement learning does: each roll-out skims the video
 with 128 frames and looks at 3 crops of 10 s at 4 frames a second, around the same three moments (whole seconds, 5 s off
-on average). Ours shares one cache of 1 GiB. The others keep nothing, and the line is given in both ways: every roll-out
-reads for itself, which is what their users' code does; and the skim is read once and handed on, which a careful user
-would write. For readers that keep nothing the same skim is measured once or twice and counted 8 times.
+on average). Ours shares one cache of 1 GiB there, and has none on the other lines. The others keep nothing, and the line
+is given in both ways: every roll-out reads for itself, which is what their users' code does; and the skim is read once
+and handed on, which a careful user would write. For readers that keep nothing the same skim is measured once or twice
+and counted 8 times.
 
 ``minimum``: the fewest frames that any exact decoder must decode, counted from the packets of the file without our
 reader: from a keyframe to each wanted frame, less the frames that no other refers to (nal_ref_idc 0) and nobody wants.
@@ -145,7 +146,8 @@ def measure_one(name: str, line: Line, clip: Path, python: str, work: Path) -> d
         reads = [*[reads[0]] * skims_measured, *crops]
     size = fit_size(CLIPS[line.clip]["size_wh"], min_pixels=0, max_pixels=200_704, multiple=28)
     job = work / "job.json"
-    job.write_text(json.dumps({"path": str(clip), "size_wh": size, "reads": reads}), encoding="utf-8")
+    facts = {"path": str(clip), "size_wh": size, "reads": reads, "shared": line.workload}
+    job.write_text(json.dumps(facts), encoding="utf-8")
     disk = work / "disk"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "READER_STUDY_DISK": str(disk)}
     words = [python, str(ROOT / "benchmarks" / "reader_peers.py"), name, str(job)]
