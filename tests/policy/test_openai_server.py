@@ -267,11 +267,12 @@ def test_the_key_is_nowhere(
 def test_the_sdks_own_log_does_not_hold_the_key(server: Server) -> None:
     server.behave(mode="echo")
     code = (
-        "import sys; from tests.policy.test_openai_server import HELLO, KEY, OpenAIPolicy;"
-        "print(OpenAIPolicy(sys.argv[1], 'small', api_key=KEY, max_retries=0).generate([HELLO]))"
+        "import sys; from timeloupe.policy.openai_server import GenerationRequest, OpenAIPolicy;"
+        "policy = OpenAIPolicy(sys.argv[1], 'small', api_key=sys.argv[2], max_retries=0);"
+        "print(policy.generate([GenerationRequest(messages=())]))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, server.url], capture_output=True, text=True, timeout=120,
+        [sys.executable, "-c", code, server.url, KEY], capture_output=True, text=True, timeout=120,
         cwd=Path(__file__).parents[2], env={**os.environ, "OPENAI_LOG": "debug"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
