@@ -30,9 +30,11 @@ import hashlib
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +72,8 @@ def signature(pixels: Any) -> np.ndarray:
     pixels = np.asarray(pixels)
     if pixels.dtype != np.uint8:
         pixels = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
-    grey = pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
-    return np.asarray(Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BOX))
+    grey = Image.fromarray(np.ascontiguousarray(pixels)).convert("L").convert("F")
+    return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
 # -- in the project's environment: truths ------------------------------------------------------------------------------
@@ -187,7 +189,6 @@ def check_one(name: str, path: str, truth_file: str, counts_file: Path) -> None:
     with np.load(truth_file) as kept:
         truth = dict(kept)
     reader = reader_peers.READERS[name]
-    reader_peers.load(reader)
     counts = dict.fromkeys((*COUNTS, "pixels differ"), 0)
     counts_file.write_text(json.dumps(counts), encoding="utf-8")
     drawn, edges = asked_times(truth["seconds"], Path(path).name)
@@ -236,39 +237,64 @@ def _spans(seconds: np.ndarray) -> list[list[float]]:
 # -- the study ---------------------------------------------------------------------------------------------------------
 
 
-def run_one(name: str, python: str, path: Path, truth: Path, work: Path) -> dict[str, Any]:
-    """Return the counts of one reader on one file, from a process of its own."""
-    counts_file = work / "counts.json"
-    counts_file.unlink(missing_ok=True)
-    with np.load(truth) as kept:
-        planned = sum(map(len, asked_times(kept["seconds"], path.name)))
-        if name.startswith("qwen"):
-            planned = sum(map(len, _spans(kept["seconds"])))
-    words = [python, __file__, "--work", str(work), "--one", name, str(path), str(truth), str(counts_file)]
-    try:
-        ended = subprocess.run(
-            words,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_SECONDS,
-            check=False,
-            env={**os.environ, **ONE_THREAD},
+def check_all(name: str, jobs_file: str) -> None:
+    """Check files in turn, each in a process forked off this one, which has imported what the reader needs."""
+    import reader_peers
+
+    reader_peers.load(reader_peers.READERS[name])
+    for path, truth, counts_file in json.loads(Path(jobs_file).read_text(encoding="utf-8")):
+        child = os.fork()
+        if child == 0:
+            try:
+                check_one(name, path, truth, Path(counts_file))
+            except BaseException as error:
+                print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+                os._exit(1)
+            os._exit(0)
+        latest, status = time.monotonic() + LIMIT_SECONDS, None
+        while status is None and time.monotonic() < latest:
+            ended, how = os.waitpid(child, os.WNOHANG)
+            status = os.waitstatus_to_exitcode(how) if ended else None
+            time.sleep(0.02)
+        if status is None:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        died = f"not done after {LIMIT_SECONDS} s" if status is None else status and f"ended with {status}"
+        print(json.dumps([path, counts_file, died or ""]), flush=True)
+
+
+def run_reader(
+    name: str, python: str, files: list[tuple[Path, Path]], work: Path
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield the counts of one reader on each file as they are done."""
+    jobs = work / "jobs.json"
+    lines = [(str(path), str(truth), str(work / f"counts-{n}.json")) for n, (path, truth) in enumerate(files)]
+    jobs.write_text(json.dumps(lines), encoding="utf-8")
+    words = [python, __file__, "--work", str(work), "--all", name, str(jobs)]
+    truths = dict(files)
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, text=True, env={**os.environ, **ONE_THREAD}
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if not line.startswith("["):
+                continue
+            named, counts_name, died = json.loads(line)
+            path, counts_file = Path(named), Path(counts_name)
+            found = json.loads(counts_file.read_text(encoding="utf-8")) if counts_file.exists() else {}
+            counts_file.unlink(missing_ok=True)
+            counts = {**dict.fromkeys((*COUNTS, "pixels differ"), 0), **found}
+            if died:
+                with np.load(truths[path]) as kept:
+                    seconds = kept["seconds"]
+                asked = _spans(seconds) if name.startswith("qwen") else asked_times(seconds, path.name)
+                counts["refused"] += sum(map(len, asked)) - counts["checks"]
+                counts |= {"checks": sum(map(len, asked)), "why": died}
+            yield path, counts
+    if process.returncode:
+        raise RuntimeError(
+            f"the process of {name} ended with {process.returncode}: is {python!r} the right one?"
         )
-        died = (
-            "" if ended.returncode == 0 else f"process ended with {ended.returncode}: {ended.stderr[-200:]}"
-        )
-    except subprocess.TimeoutExpired:
-        died = f"not done after {LIMIT_SECONDS} s"
-    counts = (
-        json.loads(counts_file.read_text(encoding="utf-8"))
-        if counts_file.exists()
-        else dict.fromkeys(COUNTS, 0)
-    )
-    if died:
-        counts["refused"] += planned - counts["checks"]
-        counts["checks"] = planned
-        counts["why"] = died
-    return counts
 
 
 def collect(done: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -315,28 +341,30 @@ def main() -> None:
     parser.add_argument("--readers", nargs="+", choices=EXACT_READERS, default=list(EXACT_READERS))
     parser.add_argument("--files", nargs="+", help="only files whose name contains one of these")
     parser.add_argument("--record", action="store_true")
-    parser.add_argument("--one", nargs=4, help="internal: one reader and file in this process")
+    parser.add_argument("--all", nargs=2, help="internal: one reader, the files of a list")
     arguments = parser.parse_args()
-    if arguments.one:
-        name, path, truth, counts_file = arguments.one
-        check_one(name, path, truth, Path(counts_file))
+    if arguments.all:
+        check_all(*arguments.all)
         return
     work = arguments.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     kept = work / "exactness.json"
     done = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
-    for key, files in prepare(work, arguments.shared.resolve()).items():
-        for path, truth in files:
-            if arguments.files and not any(word in path.name for word in arguments.files):
-                continue
-            for name in arguments.readers:
+    sets = prepare(work, arguments.shared.resolve())
+    for name in arguments.readers:
+        for key, files in sets.items():
+            left = [
+                file
+                for file in files
+                if f"{key}|{name}|{file[0].name}" not in done
+                and (not arguments.files or any(word in file[0].name for word in arguments.files))
+            ]
+            python = sys.executable if name.startswith("timeloupe") else arguments.python
+            for path, counts in run_reader(name, python, left, work) if left else ():
                 job = f"{key}|{name}|{path.name}"
-                if job in done:
-                    continue
-                python = sys.executable if name.startswith("timeloupe") else arguments.python
-                done[job] = run_one(name, python, path, truth, work)
+                done[job] = counts
                 kept.write_text(json.dumps(done, indent=1), encoding="utf-8")
-                print(job, done[job], flush=True)
+                print(job, counts, flush=True)
     table = collect(done)
     for name, row in table.items():
         print(f"{name}: {row}")
