@@ -160,3 +160,50 @@ def test_damage_is_reported_and_never_shown(
         reader.read([0.5, 4.75, 5.5])
     with VideoReader(path) as reader:
         assert [read_number(picture) for picture in reader.read([0.55, 5.5]).pixels] == [5, 55]
+
+
+def test_giant_pictures_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
+    """In the header, in a frame's own header, and where the size changes inside the stream."""
+    plain = write_clip(tmp_path / "ffv1.avi", codec="ffv1", num_frames=4).path.read_bytes()
+    small, wide = ((side).to_bytes(4, "little") * 2 for side in (128, 100_000))
+    assert small in plain
+    (tmp_path / "header.avi").write_bytes(plain.replace(small, wide))
+    expect(tmp_path / "header.avi", "67,108,864 pixels")
+    jpeg = write_clip(
+        tmp_path / "a.mov", codec="mjpeg", num_frames=6, pixel_format="yuvj420p"
+    ).path.read_bytes()
+    mark, huge = b"\x08\x00\x80\x00\x80\x03", b"\x08\xff\xdc\xff\xdc\x03"
+    assert jpeg.count(mark) == 6
+    (tmp_path / "all.mov").write_bytes(jpeg.replace(mark, huge))
+    expect(tmp_path / "all.mov", "67,108,864 pixels")
+    (tmp_path / "later.mov").write_bytes(huge.join(jpeg.rsplit(mark, 3)))
+    with VideoReader(tmp_path / "later.mov") as reader:
+        assert read_number(reader.read([0.05]).pixels[0]) == 0
+        with pytest.raises(VideoError, match="between .* damaged or missing"):
+            reader.read([0.55])
+
+
+def test_a_read_of_too_many_bytes_names_the_numbers(clip: GetClip) -> None:
+    with VideoReader(clip("constant.mp4").path) as reader:
+        with pytest.raises(
+            VideoError, match="3 frames of 40000 x 40000 are 14,400,000,000 bytes.*fewer times"
+        ):
+            reader.read([0.0, 1.0, 2.0], (40_000, 40_000))
+        assert reader.frames_decoded == 0
+
+
+@pytest.mark.parametrize("count", [61, 100_000, 2**31 - 1])
+def test_a_header_that_promises_more_frames_than_there_are(clip: GetClip, tmp_path: Path, count: int) -> None:
+    source = clip("header_first.mp4")
+    data = source.path.read_bytes()
+    at = data.index(b"stsz") + 12
+    assert int.from_bytes(data[at : at + 4], "big") == 60
+    path = tmp_path / "promise.mp4"
+    path.write_bytes(data[:at] + count.to_bytes(4, "big") + data[at + 4 :])
+    try:
+        with VideoReader(path) as reader:
+            assert reader.info.num_frames <= 61
+            for number, seconds in enumerate(source.seconds):
+                assert read_number(reader.read([seconds + 0.05]).pixels[0]) == number
+    except VideoError as error:
+        assert "header" in str(error) or error.until_seconds is not None

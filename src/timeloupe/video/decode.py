@@ -4,8 +4,10 @@ Wanted frames are sorted, each is decoded from its nearest keyframe or from wher
 whichever takes fewer frames; unwanted frames that no other frame refers to are skipped; wanted ones go
 straight to the target size.
 
-A frame that the decoder flags as damaged, or that depends on one, is an error that names its time, never
-other pixels. What no decoder notices (a flipped bit that still parses) cannot be flagged.
+A frame that the decoder flags as damaged, or that depends on one or on lost packets, is an error that names the
+time range, never other pixels. What no decoder notices cannot be flagged: VP9, and HEVC without picture hashes,
+carry no checksum, so that a changed byte inside a picture shows as wrong pixels until the next keyframe; in H.264
+and the older MPEGs that is rarer, in AV1 it was not met (``benchmarks/broken_files.py`` counts it).
 """
 
 from __future__ import annotations

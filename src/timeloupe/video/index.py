@@ -23,7 +23,14 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from timeloupe.errors import VideoError
-from timeloupe.video.container import FileIdentity, decode_or_none, identify, open_video, read_packets
+from timeloupe.video.container import (
+    MAX_PIXELS,
+    FileIdentity,
+    decode_or_none,
+    identify,
+    open_video,
+    read_packets,
+)
 from timeloupe.video.gaps import lost_packets
 from timeloupe.video.image import Orientation, orientation_of
 from timeloupe.video.packets import NO_TIME, Packets, gather_packets
@@ -213,7 +220,8 @@ def _build(path: str, identity: FileIdentity) -> FrameIndex:
         if not packets.pts:
             raise VideoError(path, "its video stream holds no packets", codec=codec, hint=again)
         if first is None:
-            raise VideoError(path, "no frame of it can be decoded", codec=codec, hint=again)
+            hint = f"{again}; pictures of more than {MAX_PIXELS:,} pixels are refused"
+            raise VideoError(path, "no frame of it can be decoded", codec=codec, hint=hint)
         base = stream.time_base or Fraction(1, 1000)
         rate = float(stream.average_rate or stream.guessed_rate or 25)
         sequential = not _has_presentation_times(container, stream, packets)

@@ -106,7 +106,7 @@ class _Worker:
             return
         self._process.kill()
         try:
-            self._process.wait(timeout=1)
+            self._process.wait(timeout=0.25)
         except subprocess.TimeoutExpired:
             _undead.append(self._process)
 
