@@ -130,8 +130,7 @@ def test_an_idle_worker_that_was_ended_is_replaced(clip: GetClip) -> None:
     path = clip("constant.mp4").path
     probe(path, deadline_seconds=PATIENT)
     [pid] = isolate.worker_pids()
-    os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not is_running(pid))
+    os.kill(pid, signal.SIGKILL)  # it may or may not be gone when the next file is asked for
     assert probe(path, deadline_seconds=PATIENT).num_frames == 60
     assert isolate.worker_pids() != [pid]
 

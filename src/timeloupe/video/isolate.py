@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,10 @@ _MAX_INDEX_BYTES = 2**32
 
 class _Gone(Exception):
     """The worker ended, hangs or talks nonsense; the message says which."""
+
+
+class _Ended(_Gone):
+    """The worker is no longer there."""
 
 
 class _Worker:
@@ -67,6 +71,7 @@ class _Worker:
         self._owner = os.getpid()
         self._ready = False
         self.files: list[str] = []
+        self.reused = False
 
     @property
     def pid(self) -> int:
@@ -88,7 +93,7 @@ class _Worker:
                 except BlockingIOError:
                     continue
                 except BrokenPipeError:
-                    raise _Gone(self._ending()) from None
+                    raise _Ended(self._ending()) from None
 
     def receive(self, seconds: float, max_body: int) -> tuple[dict[str, Any], bytearray]:
         """Return the next message; ``_Gone`` if ``seconds`` pass without a byte."""
@@ -124,7 +129,7 @@ class _Worker:
             self._wait(self._from.fileno(), select.POLLIN, seconds)
             got = os.readv(self._from.fileno(), [left])
             if not got:
-                raise _Gone(self._ending())
+                raise _Ended(self._ending())
             left = left[got:]
         return data
 
@@ -169,6 +174,7 @@ class _Pool:
             worker = (known or self._idle or [None])[-1]
             if worker is not None:
                 self._idle.remove(worker)
+                worker.reused = True
         for one in dead:
             one.kill()
         if worker is None:
@@ -261,11 +267,12 @@ def _ask(
         worker = pool.take(absolute)
     except OSError as error:
         raise _Gone(f"no process can be started to decode it in ({error.strerror})") from error
-    answered = False
+    answered = heard = again = False
     try:
         worker.send(request | {"path": absolute, "deadline_seconds": seconds}, seconds=seconds)
         while not answered:
             header, body = worker.receive(seconds, max_body)
+            heard = True
             answered = not header.keys().isdisjoint(_LAST)
             if "error" in header:
                 raise VideoError(**(header["error"] | {"path": path}))
@@ -273,6 +280,11 @@ def _ask(
                 worker.send(*index_message(index), seconds=seconds)
             elif "alive" not in header:
                 yield header, body
+    except _Ended:
+        # One that died while it had nothing to do says nothing about this file.
+        if heard or not worker.reused:
+            raise
+        again = True
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         answered = False
         raise _Gone(_NONSENSE) from error
@@ -281,6 +293,8 @@ def _ask(
             pool.give(worker)
         else:
             pool.drop(worker)
+    if again:
+        yield from _ask(path, request, seconds, max_body=max_body, index=index)
 
 
 def _gone(path: str, gone: _Gone, codec: str | None = None, at_seconds: float | None = None) -> VideoError:
@@ -339,8 +353,13 @@ class WorkerDecoder:
     def close(self) -> None:
         """Do nothing: the worker closes a file when it has read a few others since."""
 
-    def decode(self, frames: Sequence[int], size_wh: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield each frame's number and its pixels (H, W, 3) uint8 RGB, in any order.
+    def decode(
+        self,
+        frames: Sequence[int],
+        size_wh: tuple[int, int],
+        rows: Mapping[int, np.ndarray] | None = None,
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield each frame's number and its pixels (H, W, 3) uint8 RGB, in any order; see ``Decoder.decode``.
 
         Raises:
             VideoError: Frames are damaged or missing, raised after the good ones were given out; or the
@@ -363,7 +382,11 @@ class WorkerDecoder:
                     if frame not in left or len(body) != frame_bytes:
                         raise _Gone(_NONSENSE)
                     left.remove(frame)
-                    yield frame, np.frombuffer(body, np.uint8).reshape(height, width, 3)
+                    picture = np.frombuffer(body, np.uint8).reshape(height, width, 3)
+                    if rows is not None:
+                        rows[frame][:] = picture
+                        picture = rows[frame]
+                    yield frame, picture
                 self.frames_decoded += header.get("decoded", 0)
             if left:
                 raise _Gone(_NONSENSE)
