@@ -20,7 +20,7 @@ from timeloupe.video.cache import FrameCache
 from timeloupe.video.decode import plan_runs
 from timeloupe.video.index import load_index
 from timeloupe.video.probe import probe
-from timeloupe.video.reader import VideoReader
+from timeloupe.video.reader import VideoReader, make_decoder
 from timeloupe.video.sampling import uniform_times
 
 GetClip = Callable[[str], Clip]
@@ -253,3 +253,22 @@ def test_a_reader_can_go_on_after_close(clip: GetClip) -> None:
     reader.close()
     assert numbers_at(reader, [2.0]) == [20]
     reader.close()
+
+
+@pytest.mark.parametrize("deadline_seconds", [None, 60.0])
+@pytest.mark.parametrize("name", ["bframes.mp4", "h264.avi", "turned_90.mp4"])
+def test_frames_are_written_where_the_caller_wants_them(
+    clip: GetClip, name: str, deadline_seconds: float | None
+) -> None:
+    path = clip(name).path
+    index = load_index(path)
+    decoder = make_decoder(index, str(path), deadline_seconds)
+    frames, size = [2, 3, 29], (32, 48)
+    plain = dict(decoder.decode(frames, size))
+    rows = {frame: np.zeros((48, 32, 3), np.uint8) for frame in frames}
+    given = dict(decoder.decode(frames, size, rows))
+    decoder.close()
+    assert sorted(given) == sorted(plain) == frames
+    for frame in frames:
+        assert given[frame] is rows[frame]
+        assert np.array_equal(rows[frame], plain[frame]) and plain[frame].any()

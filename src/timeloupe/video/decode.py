@@ -12,7 +12,7 @@ and the older MPEGs that is rarer, in AV1 it was not met (``benchmarks/broken_fi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
 
@@ -42,6 +42,21 @@ class _Run:
     last: int
     frames: list[int]
     again: bool = False
+
+
+@dataclass(frozen=True)
+class _Target:
+    """The size to deliver and, if the caller named them, the places in memory for the frames."""
+
+    size_wh: tuple[int, int]
+    rows: Mapping[int, np.ndarray] | None
+
+    def hold(self, frame: int, picture: np.ndarray) -> np.ndarray:
+        """Return the picture from then on: in the caller's memory, or as it is."""
+        if self.rows is None:
+            return picture
+        self.rows[frame][:] = picture
+        return self.rows[frame]
 
 
 def plan_runs(index: FrameIndex, frames: Sequence[int]) -> list[_Run]:
@@ -85,31 +100,39 @@ class Decoder:
             self._opened[0].close()
             self._opened = None
 
-    def decode(self, frames: Sequence[int], size_wh: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
+    def decode(
+        self,
+        frames: Sequence[int],
+        size_wh: tuple[int, int],
+        rows: Mapping[int, np.ndarray] | None = None,
+    ) -> Iterator[tuple[int, np.ndarray]]:
         """Yield each frame's number and its pixels (H, W, 3) uint8 RGB, in any order, as they are known to be good.
 
         Args:
             frames: Numbers of the wanted frames, ascending, unique.
             size_wh: Width and height to scale to (bilinear).
+            rows: For each frame an array that its pixels are written to, so that a long run of frames is not in
+                memory twice; what is yielded is then that array. A frame that is not yielded may have left
+                anything there.
 
         Raises:
             VideoError: Frames are damaged or missing; raised after the good ones were given out.
         """
-        index = self._index
+        index, target = self._index, _Target(size_wh, rows)
         lost: list[int] = []
         if index.sequential:
-            found = self._count_to(list(frames), size_wh)
+            found = self._count_to(list(frames), target)
             yield from found.items()
             lost = [frame for frame in frames if frame not in found]
         else:
             for run in plan_runs(index, frames):
-                found = self._decode_run(run, size_wh)
+                found = self._decode_run(run, target)
                 yield from found.items()
                 lost += [frame for frame in run.frames if frame not in found]
             still: list[int] = []
             for key, group in groupby(lost, lambda frame: int(index.start_keys_N[frame])):
                 members = list(group)
-                found = self._decode_again(key, members, size_wh)
+                found = self._decode_again(key, members, target)
                 yield from found.items()
                 still += [frame for frame in members if frame not in found]
             lost = still
@@ -152,7 +175,7 @@ class Decoder:
         bad = min((packet for packet in self._damaged if start <= packet <= stop), default=stop + 1)
         return min([frame, *group[packets >= bad].tolist()]), int(group[-1]) + 1
 
-    def _decode_again(self, key: int, frames: list[int], size: tuple[int, int]) -> dict[int, np.ndarray]:
+    def _decode_again(self, key: int, frames: list[int], target: _Target) -> dict[int, np.ndarray]:
         """Decode frames of one group of pictures that did not come out well, from further and further back.
 
         A keyframe flag may come early (gradual refresh), and a longer run may have failed before this group.
@@ -163,7 +186,7 @@ class Decoder:
             if not left:
                 break
             last = int(self._index.packet_N[left].max())
-            pixels |= self._decode_run(_Run(start, last, left, again=start != key), size)
+            pixels |= self._decode_run(_Run(start, last, left, again=start != key), target)
         return pixels
 
     def _open(self, anew: bool = False) -> tuple[InputContainer, VideoStream]:
@@ -178,7 +201,7 @@ class Decoder:
             self._fresh = True
         return self._opened
 
-    def _decode_run(self, run: _Run, size: tuple[int, int]) -> dict[int, np.ndarray]:
+    def _decode_run(self, run: _Run, target: _Target) -> dict[int, np.ndarray]:
         """Return the good frames of a run: those that came out, free of damage since their keyframe."""
         index = self._index
         found = self._packets_from(run.key)
@@ -211,7 +234,8 @@ class Decoder:
                 if frame.is_corrupt:
                     damaged.append(frame.pts)
                 elif frame.pts in wanted:
-                    pixels[wanted[frame.pts]] = self._to_pixels(frame, size)
+                    number = wanted[frame.pts]
+                    pixels[number] = target.hold(number, self._to_pixels(frame, target.size_wh))
             if draining:
                 break
             packet = None if pts == last_pts else next(rest, None)
@@ -261,7 +285,7 @@ class Decoder:
                     break  # landed behind it
         return None
 
-    def _count_to(self, frames: list[int], size: tuple[int, int]) -> dict[int, np.ndarray]:
+    def _count_to(self, frames: list[int], target: _Target) -> dict[int, np.ndarray]:
         """Decode from the file's beginning, counting frames: for files without presentation times."""
         wanted = set(frames)
         pixels: dict[int, np.ndarray] = {}
@@ -277,7 +301,7 @@ class Decoder:
             for frame in out:
                 damage = frame.is_corrupt or (damage and not frame.key_frame)
                 if number in wanted and not damage:
-                    pixels[number] = self._to_pixels(frame, size)
+                    pixels[number] = target.hold(number, self._to_pixels(frame, target.size_wh))
                 number += 1
             self.frames_decoded += len(out)
             if number > frames[-1]:

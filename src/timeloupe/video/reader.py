@@ -203,8 +203,9 @@ class VideoReader:
 
     def _decode(self, frames: list[int], rows: dict[int, list[int]], pixels: np.ndarray) -> None:
         """Decode frames into their rows of ``pixels`` and into the cache."""
-        for frame, picture in self._decoder.decode(frames, (pixels.shape[2], pixels.shape[1])):
-            pixels[rows[frame]] = picture
+        first = {frame: pixels[rows[frame][0]] for frame in frames}
+        for frame, picture in self._decoder.decode(frames, (pixels.shape[2], pixels.shape[1]), first):
+            pixels[rows[frame][1:]] = picture
             if self._cache is not None:
                 self._cache.put(self._key(frame, pixels), picture)
 
