@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import TypedDict
 
 import numpy as np
@@ -20,6 +22,8 @@ _OVERHEAD_BYTES = 512
 _MAPPED_BYTES = 16 * 2**10
 _MAX_MAPPED = 16_384
 _LONGEST_WAIT_SECONDS = 60.0
+_TRIM_SHARE = 16
+_TRIM_BYTES = 8 * 2**20
 
 
 class CacheFigures(TypedDict):
@@ -50,6 +54,7 @@ class FrameCache:
         self._claimed: set[FrameKey] = set()
         self._num_bytes = 0
         self._num_mapped = 0
+        self._put_since_trim = 0
         self._memory_hits = 0
         self._disk_hits = 0
         self._misses = 0
@@ -123,6 +128,12 @@ class FrameCache:
             while self._num_bytes > self.max_bytes:
                 _, dropped = self._frames.popitem(last=False)
                 self._count(dropped, -1)
+            self._put_since_trim += _cost(kept)
+            trim = self._put_since_trim > max(self.max_bytes // _TRIM_SHARE, _TRIM_BYTES)
+            if trim:
+                self._put_since_trim = 0
+        if trim:
+            _trim_heap()
 
     def _count(self, frame: np.ndarray, by: int) -> None:
         self._num_bytes += by * _cost(frame)
@@ -149,6 +160,25 @@ class FrameCache:
         """Return when nobody is decoding any of ``keys``, or after a minute: then decode them yourself."""
         with self._changed:
             self._changed.wait_for(lambda: self._claimed.isdisjoint(keys), _LONGEST_WAIT_SECONDS)
+
+
+def _trim_heap() -> None:
+    """Give what decoding has freed back to the system, where the C library keeps it (glibc).
+
+    It keeps a heap for each thread, and between frames that stay and frames that go these grow by more than the
+    cache holds: measured.
+    """
+    trim = _trimmer()
+    if trim is not None:
+        trim(0)
+
+
+@cache
+def _trimmer() -> Callable[[int], int] | None:
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # another C library
+        return None
 
 
 def _cost(frame: np.ndarray) -> int:
