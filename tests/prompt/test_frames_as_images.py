@@ -39,11 +39,17 @@ def test_every_frame_is_a_picture_after_its_time() -> None:
 def test_a_time_format_of_ones_own() -> None:
     texts = [part.text for part in image_parts(view(1.5, 2), "t={:g}s ") if isinstance(part, Text)]
     assert texts == ["t=1.5s ", "t=2s "]
+    for plain in ("{}", "{0}", "{{{:.0f}}}", "{:08.2f}s", "{:,.1f}", "{:+g}"):
+        assert check_time_format(plain) == plain
 
 
 @pytest.mark.parametrize(
-    "wrong", ["", "seconds", "{} {}", "{name}", "{:d}", "{", "{0.nothing}", "{:.0e}s{1}"]
-)
+    "wrong",
+    [
+        "", "seconds", "{} {}", "{name}", "{:d}", "{", "}", "{0.nothing}", "{:.0e}s{1}", "{0.hex}", "{0.real}",
+        "{0[0]}", "{0:{0}}", "{!r}", "{:50000000}", "{:.300f}", "{1}", "\udcff{}", "{}" + 200 * "x",
+    ],
+)  # fmt: skip
 def test_what_is_no_time_format(wrong: str) -> None:
     with pytest.raises(ConfigError, match="time format"):
         check_time_format(wrong)

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from timeloupe.errors import ConfigError, VideoError
 from timeloupe.video.clip_file import MICROSECONDS, clock_of, decode_clip, encode_clip
+from timeloupe.video.image import to_jpeg
 
 
 def noise(count: int, height: int = 6, width: int = 10) -> np.ndarray:
@@ -30,6 +32,25 @@ def test_pixels_to_the_bit_and_times_to_the_microsecond(height: int, width: int,
     pixels = noise(len(at_seconds), height, width)
     found, times = decode_clip(encode_clip(pixels, at_seconds))
     assert np.array_equal(found, pixels)
+    assert times == tuple(at_seconds)
+
+
+@settings(max_examples=40)
+@given(
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    micros=st.lists(st.integers(0, 10**11), min_size=1, max_size=6, unique=True),
+    quality=st.integers(1, 95),
+)
+def test_jpeg_clips_show_what_single_jpegs_show(
+    height: int, width: int, micros: list[int], quality: int
+) -> None:
+    at_seconds = [tick / MICROSECONDS for tick in sorted(micros)]
+    pixels = noise(len(at_seconds), height, width)
+    found, times = decode_clip(encode_clip(pixels, at_seconds, jpeg_quality=quality))
+    for shown, picture in zip(found, pixels, strict=True):
+        with Image.open(io.BytesIO(to_jpeg(picture, quality))) as alone:
+            assert np.array_equal(shown, np.asarray(alone))
     assert times == tuple(at_seconds)
 
 
@@ -81,6 +102,17 @@ def test_what_is_no_clip_file() -> None:
         for _ in range(3):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(noise(1, 32, 32)[0], format="rgb24")))
         container.mux(stream.encode(None))
-    for wrong in (b"", b"#EXTM3U\nfile:///etc/passwd\n", data[:60], other.getvalue(), noise(1).tobytes()):
+    jpegs = encode_clip(noise(3, 32, 32), [0, 1, 2], jpeg_quality=90)
+    cut = jpegs[: len(jpegs) - 900]
+    bent = jpegs.replace(b"\xff\xd8\xff", b"GIF")
+    for wrong in (
+        cut,
+        bent,
+        b"",
+        b"#EXTM3U\nfile:///etc/passwd\n",
+        data[:60],
+        other.getvalue(),
+        noise(1).tobytes(),
+    ):
         with pytest.raises(VideoError, match="encode_clip"):
             decode_clip(wrong)

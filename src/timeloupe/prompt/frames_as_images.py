@@ -6,6 +6,8 @@ served model can be compared token by token in this form.
 
 from __future__ import annotations
 
+import re
+import string
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,22 +17,38 @@ from timeloupe.trajectory import FrameRef, Message, Part, Text
 
 DEFAULT_TIME_FORMAT = "<{:.1f} seconds>"
 
+MAX_FORMAT_LENGTH = 200
+"""Characters of a time format: it is printed before every frame."""
+
 
 def check_time_format(time_format: str) -> str:
     """Return ``time_format`` as it is.
 
     Raises:
-        ConfigError: It is no format of one number, or prints the same for all times.
+        ConfigError: It is no format of one plain number, prints the same for all times, is too long or no Unicode.
     """
-    try:
-        texts = {time_format.format(seconds) for seconds in (1.0, 25.0, 4000.0)}
-    except (LookupError, ValueError, AttributeError, TypeError):
-        texts = set()
+    texts = {time_format.format(seconds) for seconds in (1.0, 25.0, 4000.0)} if _is_plain(time_format) else ()
     if len(texts) != 3:
         raise boundary(
-            "time format", time_format, "text with one number of seconds in it, such as '<{:.1f} seconds>'"
-        )
+            "time format", time_format[:MAX_FORMAT_LENGTH],
+            f"text of at most {MAX_FORMAT_LENGTH} characters with one number of seconds in it, such as "
+            f"'<{{:.1f}} seconds>'",
+        )  # fmt: skip
     return time_format
+
+
+def _is_plain(time_format: str) -> bool:
+    """Return whether a format prints one number and nothing of what else a Python object has."""
+    try:
+        time_format.encode()
+        fields = [field for field in string.Formatter().parse(time_format) if field[1] is not None]
+    except ValueError:  # that is UnicodeEncodeError, too
+        return False
+    if len(time_format) > MAX_FORMAT_LENGTH or len(fields) != 1:
+        return False
+    _, name, spec, conversion = fields[0]
+    number = re.fullmatch(r"[-+ ]?0?\d{0,2},?(\.\d{1,2})?[eEfFgG%]?", spec or "")  # a width of 99 at most
+    return name in ("", "0") and conversion is None and number is not None
 
 
 def image_parts(ref: FrameRef, time_format: str) -> tuple[Part, ...]:
