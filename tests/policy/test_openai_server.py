@@ -284,7 +284,10 @@ def test_too_large_a_request_is_not_sent(server: Server, examples: list[Example]
     server.behave()
     (found,) = run(OpenAIPolicy(server.url, "small", max_request_bytes=2000), examples[:1], {})
     assert found.stop is StopReason.INFRASTRUCTURE
-    assert found.problem is not None and "frames have more than 2000 bytes; lower" in found.problem.message
+    assert (
+        found.problem is not None
+        and "frames as jpeg have more than 2000 bytes; show fewer" in found.problem.message
+    )
     assert server.requests() == []
 
 

@@ -100,6 +100,34 @@ def test_two_videos_carry_their_own_times() -> None:
         assert np.array_equal(found, clip) and when == pytest.approx(at_seconds, abs=1e-6)
 
 
+def test_clip_files_hold_the_pictures_that_images_would_show() -> None:
+    clips, times = (noise(2), noise(3)), ((0.0, 40.04), (10.01, 10.51051, 11.0))
+    store = PictureStore()
+    files = build_body(ask(*clips, times=times), "m", WireForm(send="video", jpeg_quality=70), store)
+    single = build_body(ask(*clips, times=times), "m", WireForm(jpeg_quality=70), store)
+    for message, pictures, at_seconds in zip(
+        [one for one in files["messages"] if one["role"] == "user"],
+        [one for one in single["messages"] if one["role"] == "user"], times, strict=True,
+    ):  # fmt: skip
+        data = message["content"][1]["video_url"]["url"].partition(",")[2]
+        found, when = decode_clip(base64.b64decode(data))
+        urls = [part["image_url"]["url"] for part in pictures["content"] if part["type"] == "image_url"]
+        assert np.array_equal(found, np.stack([picture(url.partition(",")[2]) for url in urls]))
+        assert when == at_seconds
+
+
+def test_a_long_grainy_skim_and_a_crop_fit_the_default_limit() -> None:
+    grain = np.random.default_rng(0).normal(0, 6, (16, 252, 448, 3))
+    slope = np.linspace(0, 255, 448)[None, None, :, None]
+    few = np.clip(slope + grain, 0, 255).astype(np.uint8)
+    skim, crop = np.concatenate([few] * 16), few[:8]
+    request = ask(skim, crop, times=(tuple(range(256)), tuple(range(8))))
+    form = WireForm(send="video")
+    assert len(str(build_body(request, "m", form, PictureStore()))) < form.max_request_bytes
+    with pytest.raises(RequestTooLarge, match="264 frames as png .* send jpeg .*--max-request"):
+        build_body(request, "m", PNG_VIDEO, PictureStore())
+
+
 def test_sampling_is_sent_as_asked() -> None:
     sampling = Sampling(temperature=0.5, top_p=0.9, top_k=50, max_new_tokens=7, stop=("</a>", "</b>"))
     request = ask(times=(), seed=2**63 - 5, sampling=sampling)
@@ -145,7 +173,7 @@ def test_the_store_forgets_what_is_gone_and_what_is_too_much() -> None:
 def test_too_large_is_told_before_it_is_sent(form: WireForm) -> None:
     request = ask(noise(4), times=((0, 1, 2, 3),))
     size = len(str(build_body(request, "m", form, PictureStore())))
-    with pytest.raises(RequestTooLarge, match="4 frames have more than 500 bytes; lower"):
+    with pytest.raises(RequestTooLarge, match="4 frames as .* have more than 500 bytes; show fewer"):
         build_body(request, "m", replace(form, max_request_bytes=500), PictureStore())
     build_body(request, "m", replace(form, max_request_bytes=size), PictureStore())
 

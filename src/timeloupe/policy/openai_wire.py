@@ -8,8 +8,8 @@ Two forms of a clip:
     A clip is one ``video_url``. Alone in a request it is ``data:video/jpeg;base64,FRAME,FRAME,...`` (frames may be
     PNG) with ``media_io_kwargs``: ``fps`` is the clock of ``video.clip_file.clock_of`` and ``frames_indices`` the
     frames' times in its ticks, so that index / fps is the true time of each frame; plain vLLM reads that. It applies
-    these arguments to ALL videos of a request, so two or more clips go as lossless files that carry their own times
-    (``video.clip_file``); a server needs timeloupe beside it to read them.
+    these arguments to ALL videos of a request, so two or more clips go as files of the same pictures that carry their
+    own times (``video.clip_file``); a server needs timeloupe beside it to read them.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ SEED_MASK = 2**31 - 1
 """Seeds are cut to 31 bits: some servers hold them in a signed 32-bit number."""
 
 DEFAULT_STORE_BYTES = 256 * 2**20
+DEFAULT_REQUEST_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -53,16 +54,16 @@ class WireForm:
     Attributes:
         send: ``images`` or ``video``.
         time_format: How a frame's time is printed before it (``images`` only).
-        image_format: Of every picture; clip files are always lossless.
+        image_format: Of every picture, also in clip files.
         jpeg_quality: 1 to 95.
-        max_request_bytes: Limit of a request's pixels and text as sent.
+        max_request_bytes: Limit of a request's pixels and text as sent, in bytes.
     """
 
     send: SendForm = "images"
     time_format: str = DEFAULT_TIME_FORMAT
     image_format: ImageFormat = "jpeg"
     jpeg_quality: int = 90
-    max_request_bytes: int = 64 * 2**20
+    max_request_bytes: int = DEFAULT_REQUEST_BYTES
 
 
 class RequestTooLarge(Exception):
@@ -219,7 +220,11 @@ class _Pen:
     def video(self, ref: FrameRef, clip: np.ndarray) -> dict[str, Any]:
         if self.num_videos > 1:
             at_seconds = ref.at_seconds
-            (data,) = self.store.get(clip, f"clip {at_seconds}", lambda: [encode_clip(clip, at_seconds)])
+            quality = None if self.form.image_format == "png" else self.form.jpeg_quality
+            (data,) = self.store.get(
+                clip, f"clip {quality} {at_seconds}",
+                lambda: [encode_clip(clip, at_seconds, jpeg_quality=quality)],
+            )  # fmt: skip
             self.count(len(data))
             self.media_io = {"video_backend": VIDEO_LOADER}
             return self.media("video", f"data:{MIME_TYPE};base64,{data}")
@@ -244,8 +249,9 @@ class _Pen:
     def count(self, num_bytes: int) -> None:
         self.num_bytes += num_bytes
         if self.num_bytes > self.form.max_request_bytes:
+            smaller = ", send jpeg (--image-format)" if self.form.image_format == "png" else ""
             raise RequestTooLarge(
-                f"the request is too large to send: {self.num_frames} frames have more than "
-                f"{self.form.max_request_bytes} bytes; lower the frames (--frames) or their size, send jpeg instead "
-                f"of png, or raise max_request_bytes"
+                f"the request is too large to send: {self.num_frames} frames as {self.form.image_format} have more "
+                f"than {self.form.max_request_bytes} bytes; show fewer (--frames) or smaller ones{smaller}, or raise "
+                f"the limit (--max-request)"
             )
