@@ -207,3 +207,36 @@ def test_a_header_that_promises_more_frames_than_there_are(clip: GetClip, tmp_pa
                 assert read_number(reader.read([seconds + 0.05]).pixels[0]) == number
     except VideoError as error:
         assert "header" in str(error) or error.until_seconds is not None
+
+
+@pytest.mark.parametrize("kind", ["open_gop.ts", "uneven.mkv", "mpeg2.ts"])
+def test_files_put_one_behind_the_other(clip: GetClip, tmp_path: Path, kind: str) -> None:
+    whole = clip(kind).path.read_bytes()
+    path = tmp_path / f"twice_{kind}"
+    path.write_bytes(whole + whole)
+    expect(path, f"clock starts again at packet {len(clip(kind).seconds)} of {2 * len(clip(kind).seconds)}")
+
+
+@pytest.mark.parametrize("options", [{"g": "1"}, {"g": "12", "bf": "0"}])
+def test_of_two_packets_with_one_time_the_first_is_shown(tmp_path: Path, options: dict[str, str]) -> None:
+    """Whatever else is asked for."""
+    source = write_clip(tmp_path / "plain.mkv", options=options, num_frames=40)
+    path = tmp_path / "doubled.mkv"
+    with av.open(str(source.path)) as old, av.open(str(path), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.dts is None or packet.pts is None:
+                continue
+            packet.stream = stream
+            if packet.pts in (1000, 2400):  # frames 10 and 24, one of them a keyframe
+                packet.pts -= 100
+                packet.dts = min(packet.dts, packet.pts)
+            new.mux(packet)
+    with VideoReader(path) as reader:
+        assert reader.info.num_frames == 38
+        numbers = [n for n in range(40) if n not in (10, 24)]
+        assert [read_number(picture) for picture in reader.read([n / 10 for n in numbers]).pixels] == numbers
+    for number in (9, 11, 23, 25):
+        for others in ([], [3.9], [number / 10 + 0.2], [0.0]):
+            with VideoReader(path) as reader:
+                assert read_number(reader.read([number / 10, *others]).pixels[0]) == number

@@ -210,6 +210,7 @@ class Decoder:
         packet, rest, stream = found
         wanted = {int(index.pts_N[frame]): frame for frame in run.frames}
         last_pts = int(index.pts_P[run.last])
+        until_last = int((index.pts_P[index.key_packets[run.key] : run.last + 1] == last_pts).sum())
         key_pts = packet.pts or 0
         pixels: dict[int, np.ndarray] = {}
         damaged: list[int] = []  # presentation times of packets and frames that failed
@@ -233,12 +234,13 @@ class Decoder:
                     continue  # pictures that lead an open-GOP keyframe refer to what was not decoded
                 if frame.is_corrupt:
                     damaged.append(frame.pts)
-                elif frame.pts in wanted:
+                elif frame.pts in wanted and wanted[frame.pts] not in pixels:  # else another of the same time
                     number = wanted[frame.pts]
                     pixels[number] = target.hold(number, self._to_pixels(frame, target.size_wh))
             if draining:
                 break
-            packet = None if pts == last_pts else next(rest, None)
+            until_last -= pts == last_pts
+            packet = next(rest, None) if until_last else None
         if run.key > 0 and not came_out and self._is_presented(key_pts):
             return {}  # gradual refresh: pictures build up over the next frames, so start further back
         if damaged:

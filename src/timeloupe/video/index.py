@@ -33,7 +33,7 @@ from timeloupe.video.container import (
 )
 from timeloupe.video.gaps import lost_packets
 from timeloupe.video.image import Orientation, orientation_of
-from timeloupe.video.packets import NO_TIME, Packets, gather_packets
+from timeloupe.video.packets import NO_TIME, Packets, clock_restart, gather_packets
 
 TIME_TOLERANCE_SECONDS = 1e-6
 """Times are compared to within this, so a presentation time printed with six decimals finds its frame."""
@@ -84,7 +84,7 @@ class FrameIndex:
         sequential: Frames can only be counted from the file's beginning.
         times_N: Seconds from the first presented frame, ascending.
         pts_N: Presentation time of each frame in ticks, ascending (frame numbers if ``sequential``).
-        packet_N: Number in decoding order of each frame's packet.
+        packet_N: Number in decoding order of each frame's packet, the last of several with the same time.
         pts_P: Presentation time of every packet in decoding order, discarded ones too.
         key_packets: Numbers of the packets that are keyframes, ascending, the first is 0.
         lost_packets: Numbers of the packets directly after data that is damaged or gone, ascending.
@@ -232,13 +232,15 @@ def _build(path: str, identity: FileIdentity) -> FrameIndex:
             packet_N, pts_P, keys = np.zeros_like(pts_N), *np.zeros((2, 1), np.int64)
             last_ticks, lost = 0, np.zeros(0, np.int64)
         else:
+            _check_clock(path, codec, container.format.name, base, packets)
             pts_P = np.array(packets.pts, np.int64)
             shown = np.delete(np.arange(len(pts_P)), np.array(packets.hidden, np.int64))
             if not len(shown):
                 raise VideoError(path, "its edit list shows none of its frames", codec=codec, hint=again)
-            pts_N, unique = np.unique(pts_P[shown], return_index=True)
-            ticks, packet_N = pts_N, shown[unique]
-            keys = np.unique(np.append(np.array(packets.keys, np.int64), 0))
+            # Of several with the same time the last one, so that all of them are decoded before one is chosen.
+            pts_N, unique = np.unique(pts_P[shown][::-1], return_index=True)
+            ticks, packet_N = pts_N, shown[::-1][unique]
+            keys = np.unique(np.append(_found_by_time(np.array(packets.keys, np.int64), pts_P), 0))
             lost = lost_packets(path, stream.index, container.format.name, packets)
             from_end = len(pts_P) - int(packet_N[-1])
             last_ticks = packets.durations[-from_end] if from_end <= len(packets.durations) else 0
@@ -273,6 +275,26 @@ def _build(path: str, identity: FileIdentity) -> FrameIndex:
             key_packets=keys,
             lost_packets=lost,
         )
+
+
+def _check_clock(path: str, codec: str, container: str, base: Fraction, packets: Packets) -> None:
+    number = clock_restart(packets)
+    if number is not None:
+        back, earlier = (float(packets.pts[n] * base) for n in (number, number - 1))
+        reason = (
+            f"its clock starts again at packet {number:,} of {len(packets.pts):,} (it goes from {earlier:.3f} "
+            f"back to {back:.3f} s), as in files put one behind the other, so one time means several frames"
+        )
+        hint = "give it one clock: join the parts that it was made of with `ffmpeg -f concat -i LIST -c copy NEW`"
+        if "mpeg" in container:  # the only family whose clock ffmpeg mends by itself
+            hint = "give it one clock: `ffmpeg -i FILE -c copy NEW.mp4`"
+        raise VideoError(path, reason, codec=codec, hint=hint)
+
+
+def _found_by_time(keys: np.ndarray, pts_P: np.ndarray) -> np.ndarray:
+    """Return the keyframes that a seek can recognise: no other packet has their time."""
+    values, counts = np.unique(pts_P, return_counts=True)
+    return keys[~np.isin(pts_P[keys], values[counts > 1])]
 
 
 def _has_presentation_times(container: InputContainer, stream: VideoStream, packets: Packets) -> bool:

@@ -24,6 +24,7 @@ from timeloupe.video.sample_table import composition_offsets
 
 _FIRST_FRAME_PACKETS = 300
 _CHECKED_PACKETS = 16
+_CLOCK_PACKETS = 8
 
 NO_TIME = -(2**63)
 """Stands for a time that the container does not have."""
@@ -96,6 +97,25 @@ def gather_packets(path: str, file_bytes: int, container: InputContainer, stream
         frames = decode_or_none(stream, None)
         found.first_frame = frames[0] if frames else None
     return found
+
+
+def clock_restart(packets: Packets) -> int | None:
+    """Return the number of the first packet from which the presentation times run once more, if there is one.
+
+    As in files that were simply put one behind the other. Pictures out of order are no restart, nor is one
+    packet with a nonsense time: several packets on both sides have to agree.
+    """
+    pts, dts = np.array(packets.pts, np.int64), np.array(packets.dts, np.int64)
+    keys = np.array(packets.keys, np.int64)
+    before = np.maximum.accumulate(pts)[keys[keys > 0] - 1]
+    back = keys[keys > 0][
+        pts[keys[keys > 0]] <= before
+    ]  # after a keyframe all is presented later than before it
+    for number in np.union1d(back, np.flatnonzero(np.diff(dts) < 0) + 1).tolist():
+        earlier = np.median(pts[max(number - _CLOCK_PACKETS, 0) : number])
+        if np.median(pts[number : number + _CLOCK_PACKETS]) <= earlier:
+            return number
+    return None
 
 
 def _from_sample_table(path: str, file_bytes: int, stream: VideoStream, head: Packets) -> Packets | None:
