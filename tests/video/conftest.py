@@ -32,7 +32,12 @@ _UNEVEN = {"ticks": _uneven(80), "ticks_per_second": 1000}
 KINDS: dict[str, dict[str, Any]] = {
     "constant.mp4": {"options": {**_GOP, "bf": "0"}},
     "bframes.mp4": {"options": {**_GOP, "bf": "3", "b-pyramid": "normal"}, "fps": 30, "num_frames": 90},
-    "ntsc.mp4": {"options": _GOP, "ticks": [1001 * n for n in range(60)], "ticks_per_second": 30000},
+    "ntsc.mp4": {
+        "options": _GOP,
+        "fps": 30,
+        "ticks": [1001 * n for n in range(60)],
+        "ticks_per_second": 30000,
+    },
     "open_gop.mp4": {"options": _OPEN, "num_frames": 80},
     "open_gop.mkv": {"options": _OPEN, "num_frames": 80},
     "open_gop.ts": {"options": _OPEN, "num_frames": 80},
