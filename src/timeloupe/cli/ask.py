@@ -88,8 +88,14 @@ def ask(
         float | None,
         typer.Option(
             metavar="SECONDS",
-            help="Wait for a server this long, each try.  [default: 600]",
+            help="Wait for a server's whole reply this long, each try.  [default: 600]",
             show_default=False,
+        ),
+    ] = None,
+    max_request: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="Send a server no larger request.  [default: 64MiB]", show_default=False
         ),
     ] = None,
     logprobs: Annotated[
@@ -196,18 +202,17 @@ def ask(
     if protocol is not None and protocol not in PROTOCOLS:
         raise boundary("--protocol", protocol, PROTOCOLS)
     cache = make_cache(cache_dir, cache_bytes)
-    run = None if save is None else create_run(save, {"command": "ask"})
-
     wanted = PolicyFlags(
         model=model, script=script, threads=threads, base_url=base_url, api_key_env=api_key_env, send=send,
         time_format=time_format, image_format=image_format, timeout=timeout, logprobs=logprobs,
-        settings_from=settings_from,
+        settings_from=settings_from, max_request=max_request,
     )  # fmt: skip
     name = policy_name(policy, wanted)
     console = Console(stderr=as_json, highlight=False)
     with console.status("looking"):
         chosen = POLICIES[name](wanted)
         settings = make_settings(chosen.episode, given)
+        run = None if save is None else create_run(save, {"command": "ask"})
         if name == "small":
             _warn_of_unknown_words(chosen.policy, example)
         trajectory = play(
@@ -250,6 +255,11 @@ def make_example(video: Path, question: str, options: list[str], task: str | Non
                 f"or separate them: --options 'red|blue'"
             )
     options = [option.strip() for option in options]
+    for text in (question, *options):
+        if text != text.encode("utf-8", "replace").decode():
+            raise boundary(
+                "the question and its options", text[:200], "Unicode text (UTF-8 on the command line)"
+            )
     if not question.strip() or not all(options):
         raise ConfigError("the question and every option need some text, got an empty one")
     length = len(question) + sum(len(option) for option in options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from ipaddress import ip_address
@@ -40,6 +41,7 @@ class PolicyFlags:
     time_format: str | None = None
     image_format: str | None = None
     timeout: float | None = None
+    max_request: str | None = None
     logprobs: bool = False
     settings_from: str | None = None
 
@@ -104,6 +106,7 @@ def _scripted(flags: PolicyFlags) -> Chosen:
 
 
 def _openai(flags: PolicyFlags) -> Chosen:
+    from timeloupe.cli.frame_cache import parse_bytes
     from timeloupe.policy.openai_server import OpenAIPolicy
 
     if flags.base_url is None:
@@ -115,6 +118,7 @@ def _openai(flags: PolicyFlags) -> Chosen:
     given = {
         "send": send, "time_format": flags.time_format, "image_format": flags.image_format,
         "timeout_seconds": flags.timeout, "logprobs": flags.logprobs,
+        "max_request_bytes": flags.max_request and parse_bytes("--max-request", flags.max_request),
     }  # fmt: skip
     policy = OpenAIPolicy(
         flags.base_url, flags.model, api_key=find_key(flags.base_url, flags.api_key_env),
@@ -145,23 +149,32 @@ def find_key(base_url: str, variable: str | None) -> str | None:
         ConfigError: The variable that was named is not set.
     """
     if variable is not None:
-        if not os.environ.get(variable):
+        key = os.environ.get(variable, "").strip()
+        if not key:
             raise ConfigError(
                 f"--api-key-env names {variable!r}, which is not set or empty: set it to the key"
             )
-        return os.environ[variable].strip()
+        return key
     if is_loopback(base_url):
         return None
     return os.environ.get(DEFAULT_KEY_VARIABLE, "").strip() or None
 
 
 def is_loopback(url: str) -> bool:
-    """Return whether a URL's host is this machine."""
+    """Return whether a URL's host is this machine, in any way to write that: ``0.0.0.0`` and ``127.1`` are, too."""
     try:
-        host = urlsplit(url).hostname or ""
-        return host == "localhost" or host.endswith(".localhost") or ip_address(host).is_loopback
+        host = (urlsplit(url.strip()).hostname or "").removesuffix(".")
     except ValueError:
         return False
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        # The C library reads 127.1, 0x7f000001 and 2130706433 as addresses.
+        address = ip_address(host if ":" in host else socket.inet_aton(host))
+    except (ValueError, OSError):
+        return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_unspecified
 
 
 POLICIES: dict[str, Callable[[PolicyFlags], Chosen]] = {

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import openai
 
@@ -19,7 +21,8 @@ MIN_SECRET = 6
 
 
 class Scrubber:
-    """Takes secrets out of text.
+    """Takes secrets out of text, in every way that servers write them: as they are, or with any of their characters
+    escaped for JSON, Python, a URL or a web page. Nothing may be cut before it was here: half a secret is not found.
 
     Args:
         secrets: Texts that must appear nowhere. Those of less than ``MIN_SECRET`` characters are left out: they are
@@ -27,16 +30,62 @@ class Scrubber:
     """
 
     def __init__(self, secrets: Sequence[str]) -> None:
-        forms = {secret for secret in secrets if len(secret) >= MIN_SECRET}
-        for _ in range(2):  # as servers quote it: escaped as JSON or Python, or one inside the other
-            forms |= {quoted[1:-1] for form in forms for quoted in (json.dumps(form), repr(form))}
-        self._forms = sorted(forms, key=len, reverse=True)
+        self._secrets = sorted({one for one in secrets if len(one) >= MIN_SECRET}, key=len, reverse=True)
+        patterns = ["".join(map(_written, re.findall(r"\\+|[^\\]", one))) for one in self._secrets]
+        self._pattern = re.compile("|".join(patterns)) if patterns else None
 
     def __call__(self, text: str) -> str:
-        """Return ``text`` with every secret replaced."""
-        for form in self._forms:
-            text = text.replace(form, HIDDEN)
+        """Return ``text`` with every secret replaced, and half surrogates, which have no UTF-8."""
+        text = text.encode("utf-8", "replace").decode("utf-8")
+        if self._pattern is None:
+            return text
+        if any(sign in text for sign in "\\%&"):  # nothing is escaped without these
+            return self._pattern.sub(HIDDEN, text)
+        for secret in self._secrets:
+            text = text.replace(secret, HIDDEN)
         return text
+
+    def tree(self, value: Any) -> Any:
+        """Return a JSON value with every secret replaced in every text and key of it."""
+        if isinstance(value, str):
+            return self(value)
+        if isinstance(value, list):
+            return [self.tree(one) for one in value]
+        if isinstance(value, dict):
+            return {self(key): self.tree(one) for key, one in value.items()}
+        return value
+
+
+def _written(piece: str) -> str:
+    """Return a pattern of the ways to write one character that is no backslash, or a run of backslashes."""
+    if piece[0] == "\\":
+        escapes = rf"(?:\\{{1,8}}(?i:u005c|x5c)|%5[cC]|&#(?i:92|x5c);){{{len(piece)}}}"
+        return rf"(?:{escapes}|\\{{{len(piece)},{8 * len(piece)}}})"
+    ways = [rf"\\{{0,8}}{re.escape(piece)}"]  # \/ and \" are legal in JSON, and may be escaped once more
+    units = json.dumps(piece)[1:-1] if ord(piece) > 0xFFFF else f"\\u{ord(piece):04x}"
+    ways.append("".join(rf"\\{{1,8}}(?i:{unit})" for unit in units.split("\\")[1:]))
+    if ord(piece) < 0x100:
+        ways.append(rf"\\{{1,8}}(?i:x{ord(piece):02x})")
+    ways.append("".join(f"(?i:%{byte:02x})" for byte in piece.encode()))
+    ways.append(f"&#(?i:0{{0,4}}{ord(piece)}|x0{{0,4}}{ord(piece):x});")
+    ways += [re.escape(way) for way in (html.escape(piece), quote(piece, safe="")) if way != piece]
+    return f"(?:{'|'.join(ways)})"
+
+
+def parse_json(text: str, scrub: Scrubber) -> Any:
+    """Return the JSON value of a server's text without secrets: what is escaped in it is no longer.
+
+    Raises:
+        ValueError: It is no JSON, or nested too deep.
+    """
+    try:  # Python makes no whole numbers of more than some thousand digits
+        return scrub.tree(json.loads(text, parse_int=_whole))
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def _whole(digits: str) -> int | float:
+    return int(digits) if len(digits) <= 300 else float(digits)
 
 
 def explain(
@@ -60,7 +109,9 @@ def explain(
     if isinstance(error, openai.APIConnectionError):
         return scrub(f"{_no_connection(error, url)} ({num_tries} tries)")
     if isinstance(error, openai.APIStatusError):
-        return _refused(error.status_code, scrub(error.response.text), url=url, model=model)
+        return scrub(
+            _refused(error.status_code, said_by_server(error.response.text, scrub), url=url, model=model)
+        )
     return f"asking {url} failed: {type(error).__name__}: {scrub(str(error))[:MAX_SAID]}"
 
 
@@ -120,8 +171,7 @@ _BY_WORDS = (
 )
 
 
-def _refused(status: int, text: str, *, url: str, model: str) -> str:
-    said = said_by_server(text)
+def _refused(status: int, said: str, *, url: str, model: str) -> str:
     what, do = _BY_STATUS.get(status, ("refused the request", ""))
     if what == "refused the request":  # 400, 422 and 500 mean anything: the words decide
         found = [phrases for pattern, phrases in _BY_WORDS if re.search(pattern, said.lower())]
@@ -131,18 +181,21 @@ def _refused(status: int, text: str, *, url: str, model: str) -> str:
     return f"{url} {what}{asked} (HTTP {status}): {said}" + (f"; {do}" if do else "")
 
 
-def said_by_server(text: str) -> str:
-    """Return the message of an error body, one line, cut to ``MAX_SAID`` characters; a web page is named as such."""
+def said_by_server(text: str, scrub: Scrubber) -> str:
+    """Return the message of an error body, one line without secrets, cut to ``MAX_SAID`` characters.
+
+    A web page is named as such.
+    """
     if text.lstrip()[:15].lower().startswith(("<!doctype", "<html")):
         return "it sent a web page, so this is not the API of a model"
     try:
-        body: Any = json.loads(text)
-    except (ValueError, RecursionError):
+        body = parse_json(text, scrub)
+    except ValueError:
         body = text
     for key in ("error", "message", "detail"):
         if isinstance(body, dict) and body.get(key):
             body = body[key]
     said = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
-    said = " ".join(said.split())
+    said = " ".join(scrub(said).split())
     said = re.sub(r"data:[\w/.+-]+;base64,[\w+/=,]+", "data:...", said)
     return said[:MAX_SAID] or "it gave no reason"

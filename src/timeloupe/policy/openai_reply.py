@@ -50,7 +50,7 @@ def read_reply(body: object, *, stop: Sequence[str] = (), logprobs: bool = False
             else f"it holds {sorted(map(str, body))[:8]}"
         )
         raise BadReply(f"the response has no choices; {what}")
-    choice = choices[0]
+    choice = next((one for one in choices if isinstance(one, Mapping) and one.get("index") == 0), choices[0])
     finish = choice.get("finish_reason")
     if finish == "content_filter":
         raise BadReply(
@@ -75,6 +75,8 @@ def _whole_text(message: object, *, cut: bool) -> str | None:
         return None
     content = _content(message.get("content"))
     calls = message.get("tool_calls")
+    if not calls and message.get("function_call"):  # the older form of one call
+        calls = [{"function": message["function_call"]}]
     written = "".join(_written_call(call) for call in calls) if isinstance(calls, list) else ""
     reasoning = message.get("reasoning_content") or message.get("reasoning")
     thought = ""
@@ -125,10 +127,11 @@ def _end_at_stop(
         if isinstance(matched, str) and matched in stop:
             return text + matched, False, True
     if not said:  # else the server says that the model ended by itself
-        for one in stop:
-            tag = re.fullmatch(r"</(\w+)>", one)
-            if tag and f"<{tag[1]}>" in text:
-                return text + one, False, True
+        spoken = text.rpartition(f"</{THINK_TAG}>")[2]  # a thought may name the tags
+        tags = [one for one in stop if re.fullmatch(r"</\w+>", one)]
+        last = max(tags, key=lambda one: spoken.rfind(f"<{one[2:]}"), default=None)
+        if last is not None and f"<{last[2:]}" in spoken:
+            return text + last, False, True
     return text, False, False
 
 
@@ -138,7 +141,9 @@ def _usage(body: Mapping[str, Any]) -> Usage:
 
     def count(key: str) -> int | None:
         value = counts.get(key)
-        return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+        return (
+            value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else None
+        )
 
     return Usage(prompt_tokens=count("prompt_tokens"), completion_tokens=count("completion_tokens"))
 
@@ -155,16 +160,17 @@ def _tokens(choice: Mapping[str, Any]) -> tuple[tuple[int, ...] | None, tuple[fl
         if not isinstance(entry, Mapping):
             return None, None
         token = re.fullmatch(r"token_id:(\d{1,9})", str(entry.get("token")))
-        value = entry.get("logprob")
-        if (
-            token is None
-            or isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-        ):
+        found = entry.get("logprob")
+        if token is None or isinstance(found, bool) or not isinstance(found, int | float):
+            return None, None
+        try:
+            value = float(found)
+        except OverflowError:
+            return None, None
+        if not math.isfinite(value):
             return None, None
         ids.append(int(token[1]))
-        values.append(min(float(value), 0.0))
+        values.append(min(value, 0.0))
     return tuple(ids), tuple(values)
 
 

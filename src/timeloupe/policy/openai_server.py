@@ -1,27 +1,27 @@
 """A policy that asks any server with OpenAI's chat completions: vLLM, SGLang, ms-swift, hosted ones.
 
-Only the ``openai`` SDK talks to the server: its retries and its timeouts, nothing on top. What is sent is in
-``openai_wire``, how a response is read in ``openai_reply``, what a failure is called in ``openai_errors``.
+Only the ``openai`` SDK talks to the server, with its own retries and no others. How it reaches the server is in
+``openai_http``, what is sent in ``openai_wire``, how a response is read in ``openai_reply``, what a failure is called
+in ``openai_errors``.
 """
 
 from __future__ import annotations
 
-import base64
+import asyncio
 import json
-import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast, get_args
-from urllib.parse import unquote, urlsplit
 
 import openai
 
 from timeloupe.errors import ConfigError, boundary
 from timeloupe.policy.base import GenerationRequest
-from timeloupe.policy.openai_errors import Scrubber, explain, said_by_server
+from timeloupe.policy.openai_errors import Scrubber, explain, parse_json, said_by_server
+from timeloupe.policy.openai_http import make_client, run_apart, split_url
 from timeloupe.policy.openai_reply import BadReply, read_reply
 from timeloupe.policy.openai_wire import (
+    DEFAULT_REQUEST_BYTES,
     ImageFormat,
     PictureStore,
     RequestTooLarge,
@@ -33,11 +33,8 @@ from timeloupe.policy.openai_wire import (
 from timeloupe.prompt.frames_as_images import DEFAULT_TIME_FORMAT, check_time_format
 from timeloupe.trajectory import Generation
 
-NO_KEY = "no-key"
-"""Sent where there is no key: the SDK demands one, and a local server does not look at it."""
-
 DEFAULT_TIMEOUT_SECONDS = 600.0
-CONNECT_SECONDS = 30.0
+MAX_TIMEOUT_SECONDS = 1e6
 
 
 class OpenAIPolicy:
@@ -52,7 +49,7 @@ class OpenAIPolicy:
         image_format: ``jpeg`` or ``png``.
         jpeg_quality: 1 to 95.
         max_request_bytes: A request with more bytes of text and pixels is not sent.
-        timeout_seconds: Limit of one try.
+        timeout_seconds: Limit of one try as a whole, up to its last byte; at most ``MAX_TIMEOUT_SECONDS``.
         max_retries: Of the SDK: connection errors, timeouts, and the status 408, 409, 429 and 5xx.
         concurrency: Requests of a batch under way at the same time.
         logprobs: Ask for token ids and log-probabilities; a server that does not give both leaves them out.
@@ -75,7 +72,7 @@ class OpenAIPolicy:
         time_format: str = DEFAULT_TIME_FORMAT,
         image_format: ImageFormat = "jpeg",
         jpeg_quality: int = 90,
-        max_request_bytes: int = 64 * 2**20,
+        max_request_bytes: int = DEFAULT_REQUEST_BYTES,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         max_retries: int = 2,
         concurrency: int = 8,
@@ -94,8 +91,9 @@ class OpenAIPolicy:
         ):  # fmt: skip
             if value < low:
                 raise boundary(what, value, f">= {low}")
-        if not 0 < timeout_seconds < float("inf"):
-            raise boundary("timeout", timeout_seconds, "seconds > 0")
+        if not 0 < timeout_seconds <= MAX_TIMEOUT_SECONDS:
+            raise boundary("timeout", timeout_seconds, f"seconds > 0, at most {MAX_TIMEOUT_SECONDS:g}")
+        _check_sendable(model, name, extra_body)
         self.form = WireForm(
             send, check_time_format(time_format), image_format, jpeg_quality, max_request_bytes
         )
@@ -104,17 +102,15 @@ class OpenAIPolicy:
         self.max_retries = max_retries
         self.concurrency = concurrency
         self.logprobs = logprobs
-        self._scrub = Scrubber([_checked_key(api_key), *secrets])
+        key = _checked_key(api_key)
+        self._scrub = Scrubber([key, *secrets])
+        self._reach = {"url": self.url, "api_key": key, "headers": headers, "max_retries": max_retries,
+                       "timeout_seconds": timeout_seconds}  # fmt: skip
         self._extra = dict(extra_body or {})
         self._model = model
         self._given_name = name
         self._limit_key = "max_tokens"
-        self._lock = threading.Lock()
         self._store = PictureStore()
-        self._client = openai.OpenAI(
-            base_url=self.url, api_key=api_key or NO_KEY, max_retries=max_retries, default_headers=headers,
-            timeout=openai.Timeout(timeout_seconds, connect=min(timeout_seconds, CONNECT_SECONDS)),
-        )  # fmt: skip
 
     @property
     def name(self) -> str:
@@ -132,10 +128,12 @@ class OpenAIPolicy:
         if form.image_format == "jpeg":
             found["jpeg_quality"] = form.jpeg_quality
         found |= {"logprobs": self.logprobs, "extra_body": self._extra, "limit_key": self._limit_key}
-        return json.loads(self._scrub(json.dumps(found)))
+        return self._scrub.tree(found)
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
         """Return one generation per request, in order; a machine's fault is ``finish="error"``.
+
+        An interrupt ends the requests under way and starts no other.
 
         Raises:
             ConfigError: A request is wrong in itself, or no model was named and the server has several.
@@ -144,25 +142,24 @@ class OpenAIPolicy:
             check_request(request)
         if not requests:
             return []
-        error = self._find_model()
-        if error is not None:
-            return [Generation(text="", finish="error", error=error) for _ in requests]
-        if len(requests) == 1:
-            return [self._ask(requests[0])]
-        pool = ThreadPoolExecutor(min(self.concurrency, len(requests)))
-        try:
-            return list(pool.map(self._ask, requests))
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # an interrupted batch starts no further request
+        return run_apart(lambda: self._ask_all(requests))
 
-    def _find_model(self) -> str | None:
+    async def _ask_all(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
+        async with make_client(**self._reach) as client:
+            error = await self._find_model(client)
+            if error is not None:
+                return [Generation(text="", finish="error", error=error) for _ in requests]
+            room = asyncio.Semaphore(self.concurrency)
+            return await asyncio.gather(*(self._ask(client, request, room) for request in requests))
+
+    async def _find_model(self, client: openai.AsyncOpenAI) -> str | None:
         """Set the model if none was named; return why it cannot be found out, or ``None``."""
         if self._model is not None:
             return None
         try:
-            served = self._served_models()
+            served = await self._served_models(client)
         except Exception as error:  # the machine's fault becomes a value
-            return self._explain(error)
+            return await self._explain(client, error)
         if len(served) > 1:
             raise ConfigError(
                 f"{self.url} serves {len(served)} models, name one with --model: {', '.join(sorted(served))}"
@@ -172,49 +169,58 @@ class OpenAIPolicy:
         self._model = served[0]
         return None
 
-    def _served_models(self) -> list[str]:
-        body = _parsed(self._client.models.with_raw_response.list().text)
+    async def _served_models(self, client: openai.AsyncOpenAI) -> list[str]:
+        body = self._parsed((await client.models.with_raw_response.list()).text)
         rows = body.get("data") if isinstance(body, dict) else None
         if not isinstance(rows, list):
-            raise BadReply(f"{self.url} has no list of models: {said_by_server(json.dumps(body))}")
-        return [self._scrub(str(row["id"])) for row in rows if isinstance(row, dict) and row.get("id")]
+            said = said_by_server(json.dumps(body), self._scrub)
+            raise BadReply(f"{self.url} has no list of models: {said}")
+        return [str(row["id"]) for row in rows if isinstance(row, dict) and row.get("id")]
 
-    def _ask(self, request: GenerationRequest) -> Generation:
+    async def _ask(
+        self, client: openai.AsyncOpenAI, request: GenerationRequest, room: asyncio.Semaphore
+    ) -> Generation:
         """Return the generation of one request."""
-        start = time.perf_counter()
-        try:
-            generation = self._send(request)
-        except Exception as error:  # the machine's fault becomes a value
-            generation = Generation(text="", finish="error", error=self._explain(error))
+        async with room:
+            start = time.perf_counter()
+            try:
+                generation = await self._send(client, request)
+            except Exception as error:  # the machine's fault becomes a value
+                generation = Generation(text="", finish="error", error=await self._explain(client, error))
+        # Scrubbed once more: a text may be put together from pieces.
         return generation.model_copy(
             update={"text": self._scrub(generation.text), "seconds": time.perf_counter() - start}
         )
 
-    def _send(self, request: GenerationRequest) -> Generation:
+    async def _send(self, client: openai.AsyncOpenAI, request: GenerationRequest) -> Generation:
         assert self._model is not None
         limit_key = self._limit_key
-        body = build_body(request, self._model, self.form, self._store, limit_key=limit_key)
+        # Pictures are encoded elsewhere: the loop has the clocks of the requests under way.
+        body = await asyncio.to_thread(
+            build_body, request, self._model, self.form, self._store, limit_key=limit_key
+        )
         if self.logprobs:
             body |= {"logprobs": True, "return_tokens_as_token_ids": True}
         body |= self._extra
         try:
-            response = self._post(body)
+            response = await _post(client, body)
         except openai.BadRequestError as error:
             if limit_key != "max_tokens" or "max_completion_tokens" not in error.response.text:
                 raise
             self._limit_key = "max_completion_tokens"
             body[self._limit_key] = body.pop("max_tokens")
-            response = self._post(body)
-        return read_reply(_parsed(response), stop=request.sampling.stop, logprobs=self.logprobs)
+            response = await _post(client, body)
+        return read_reply(self._parsed(response), stop=request.sampling.stop, logprobs=self.logprobs)
 
-    def _post(self, body: dict[str, Any]) -> str:
-        """Return the text of the response; the SDK's typed arguments are a part of what servers take."""
-        messages, model = body["messages"], body["model"]
-        rest = {key: value for key, value in body.items() if key not in ("messages", "model")}
-        create = self._client.chat.completions.with_raw_response.create
-        return create(messages=cast(Any, messages), model=model, extra_body=rest).text
+    def _parsed(self, text: str) -> Any:
+        """Return the JSON of a response without secrets."""
+        try:
+            return parse_json(text, self._scrub)
+        except ValueError:
+            said = said_by_server(text, self._scrub)
+            raise BadReply(f"the answer is not JSON: {said}; does --base-url end in /v1?") from None
 
-    def _explain(self, error: Exception) -> str:
+    async def _explain(self, client: openai.AsyncOpenAI, error: Exception) -> str:
         if isinstance(error, BadReply | RequestTooLarge):
             return self._scrub(str(error))
         text = explain(
@@ -222,53 +228,36 @@ class OpenAIPolicy:
             num_tries=self.max_retries + 1, scrub=self._scrub,
         )  # fmt: skip
         if isinstance(error, openai.NotFoundError):
-            text += self._models_hint()
+            text += await self._models_hint(client)
         return text
 
-    def _models_hint(self) -> str:
+    async def _models_hint(self, client: openai.AsyncOpenAI) -> str:
         try:
-            served = self._served_models()
+            served = await self._served_models(client)
         except Exception:  # the first error is the one to tell
             return ""
         return f"; it serves: {', '.join(served[:20]) or 'nothing'}"
 
 
-def split_url(base_url: str) -> tuple[str, dict[str, str], list[str]]:
-    """Return the URL without user and password, the headers that carry these, and what must not be shown.
+async def _post(client: openai.AsyncOpenAI, body: dict[str, Any]) -> str:
+    """Return the text of the response; the SDK's typed arguments are a part of what servers take."""
+    messages, model = body["messages"], body["model"]
+    rest = {key: value for key, value in body.items() if key not in ("messages", "model")}
+    create = client.chat.completions.with_raw_response.create
+    return (await create(messages=cast(Any, messages), model=model, extra_body=rest)).text
 
-    Raises:
-        ConfigError: It is no http or https URL, or it has a query; the message shows neither user nor password.
-    """
-    try:
-        parts = urlsplit(base_url.strip())
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port, parts = None, None, urlsplit("")
-    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
-        shown = base_url.rpartition("@")[2].partition("?")[0]
-        raise boundary(
-            "--base-url", shown, "http(s)://HOST[:PORT]/v1 without a query", "as http://localhost:8000/v1"
-        )
-    where = f"[{host}]" if ":" in host else host
-    url = f"{parts.scheme}://{where}{'' if port is None else f':{port}'}{parts.path.rstrip('/')}"
-    if parts.username is None and parts.password is None:
-        return url, {}, []
-    user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    basic = base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
-    secrets = [basic, f"{user}:{password}", password, parts.password or ""]
-    return url, {"Authorization": f"Basic {basic}"}, secrets if password else [basic, user]
+
+def _check_sendable(model: str | None, name: str | None, extra_body: Mapping[str, Any] | None) -> None:
+    if model is not None and not model.strip():
+        raise boundary("--model", model, "the name of a served model, or none for the only one there")
+    for what, value in (("--model", model), ("name", name), ("extra_body", extra_body)):
+        try:
+            json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        except (ValueError, TypeError):
+            raise boundary(what, value, "Unicode text or JSON of it") from None
 
 
 def _checked_key(api_key: str | None) -> str:
     if api_key is not None and (not api_key.isascii() or not api_key.isprintable() or " " in api_key):
         raise ConfigError("the API key holds a blank or a character outside ASCII, copy it again")
     return api_key or ""
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise BadReply(
-            f"the answer is not JSON: {said_by_server(text)}; does --base-url end in /v1?"
-        ) from None

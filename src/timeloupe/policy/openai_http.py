@@ -1,0 +1,180 @@
+"""How a served model is reached: its URL, and an SDK client whose every try ends in time and in size.
+
+The SDK's own timeout is one for each piece of a response, so a server that sends a byte now and then would keep a
+caller for ever. Here a try as a whole, from the name's look-up to the last byte, has one limit. That needs requests
+that can be given up from outside, so they run on an event loop in a thread of its own; it ends them also when the
+caller is interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Future
+from importlib import import_module
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import openai
+
+from timeloupe.errors import ConfigError, boundary
+from timeloupe.policy.openai_errors import MIN_SECRET
+
+# The SDK moved from one HTTP package to another and brings the one that it uses.
+_http = import_module(openai.DefaultAsyncHttpxClient.__bases__[0].__module__.partition(".")[0])
+
+NO_KEY = "no-key"
+"""Sent where there is no key: the SDK demands one, and a local server does not look at it."""
+
+CONNECT_SECONDS = 30.0
+MAX_RESPONSE_BYTES = 64 * 2**20
+"""Of a response's body as it reads when it is unpacked."""
+
+GIVE_UP_SECONDS = 2.0
+"""How long an interrupted caller waits for its requests to be closed."""
+
+Result = TypeVar("Result")
+
+
+class ResponseTooLarge(openai.OpenAIError):
+    """A response has more bytes than allowed; the SDK does not try again."""
+
+
+class BoundedClient(openai.DefaultAsyncHttpxClient):
+    """The SDK's HTTP client with a limit of time and of bytes for each try.
+
+    Args:
+        limit_seconds: Of one try.
+        options: As the SDK's own client takes them.
+    """
+
+    def __init__(self, limit_seconds: float, **options: Any) -> None:
+        super().__init__(**options)
+        self.limit_seconds = limit_seconds
+
+    async def send(self, request: Any, *, stream: bool = False, **options: Any) -> Any:
+        """Return the response with its whole body, read and unpacked.
+
+        Raises:
+            ResponseTooLarge: The body has more than ``MAX_RESPONSE_BYTES``.
+        """
+        try:
+            async with asyncio.timeout(self.limit_seconds):
+                return await self._read(await super().send(request, stream=True, **options))
+        except TimeoutError as error:
+            said = f"no whole response within {self.limit_seconds:g} s"
+            raise _http.ReadTimeout(said, request=request) from error
+
+    async def _read(self, response: Any) -> Any:
+        body = bytearray()
+        try:
+            async for piece in response.aiter_bytes():
+                body += piece
+                if len(body) > MAX_RESPONSE_BYTES:
+                    raise ResponseTooLarge(f"the response has more than {MAX_RESPONSE_BYTES} bytes")
+        finally:
+            await response.aclose()
+        headers = [
+            (name, value)
+            for name, value in response.headers.multi_items()
+            if name not in ("content-encoding", "content-length", "transfer-encoding")
+        ]
+        return _http.Response(
+            response.status_code, headers=headers, content=bytes(body), request=response.request
+        )
+
+
+def make_client(
+    url: str, *, api_key: str, headers: Mapping[str, str], max_retries: int, timeout_seconds: float
+) -> openai.AsyncOpenAI:
+    """Return a client that sends what is given here and nothing of what the SDK finds in the environment."""
+    timeout = openai.Timeout(timeout_seconds, connect=min(timeout_seconds, CONNECT_SECONDS))
+    client = openai.AsyncOpenAI(
+        base_url=url, api_key=api_key or NO_KEY, max_retries=max_retries, timeout=timeout,
+        http_client=BoundedClient(timeout_seconds, timeout=timeout),
+    )  # fmt: skip
+    client.organization = client.project = None
+    client._custom_headers = dict(headers)  # there is no public way to be without OPENAI_CUSTOM_HEADERS
+    return client
+
+
+def run_apart(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+    """Return what a coroutine returns, run on an event loop in a thread of its own.
+
+    Also where the caller's thread has a loop already, as in a notebook. If the caller is interrupted the coroutine is
+    cancelled; the interrupt goes on when it is closed, at the latest after ``GIVE_UP_SECONDS``.
+    """
+    done: Future[Result] = Future()
+    started = threading.Event()
+    running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
+
+    async def watched() -> Result:
+        task = asyncio.current_task()
+        assert task is not None
+        running.append((asyncio.get_running_loop(), task))
+        started.set()
+        return await work()
+
+    def run() -> None:
+        try:
+            done.set_result(asyncio.run(watched()))
+        except BaseException as error:
+            done.set_exception(error)
+        finally:
+            started.set()
+
+    thread = threading.Thread(target=run, name="timeloupe-openai", daemon=True)
+    thread.start()
+    try:
+        return done.result()
+    except BaseException:
+        if not done.done() and started.wait(GIVE_UP_SECONDS) and running:
+            loop, task = running[0]
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(task.cancel)
+            thread.join(GIVE_UP_SECONDS)
+        raise
+
+
+def split_url(base_url: str) -> tuple[str, dict[str, str], list[str]]:
+    """Return the URL without user and password, the headers that carry these, and what must not be shown.
+
+    Raises:
+        ConfigError: It is no http or https URL, it has a query, or a password that could not be kept out of records;
+            the message shows neither user nor password.
+    """
+    allowed, example = "http(s)://HOST[:PORT]/v1 without a query", "as http://localhost:8000/v1"
+    shown = re.split(r"[?#]", base_url.rpartition("@")[2])[0]
+    base_url = base_url.strip()
+    try:
+        parts = urlsplit(base_url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise boundary("--base-url", shown, allowed, example) from None
+    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
+        raise boundary("--base-url", shown, allowed, example)
+    if "@" in parts.path:
+        allowed, example = f'{allowed}, or "@" in the path', 'write "/" in a password as %2F'
+        raise boundary("--base-url", shown, allowed, example)
+    where = f"[{host}]" if ":" in host else host
+    url = f"{parts.scheme}://{where}{'' if port is None else f':{port}'}{parts.path.rstrip('/')}"
+    try:
+        if not base_url.isprintable() or " " in base_url:
+            raise ValueError("a character that no URL has")
+        _http.URL(url).raw_host  # noqa: B018  # it is the HTTP package that decides what a host is
+    except (ValueError, _http.InvalidURL):
+        raise boundary("--base-url", shown, allowed, example) from None
+    if parts.username is None and parts.password is None:
+        return url, {}, []
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    if 0 < len(password) < MIN_SECRET:
+        raise ConfigError(
+            f"the password in --base-url has less than {MIN_SECRET} characters, too few to be kept out of records "
+            f"where a server repeats it; use a longer one"
+        )
+    basic = base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
+    secrets = [basic, f"{user}:{password}", password, parts.password or ""]
+    return url, {"Authorization": f"Basic {basic}"}, secrets if password else [basic, user]
