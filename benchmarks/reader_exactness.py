@@ -335,6 +335,8 @@ NOTES = [
     "backend, torchvision, does not run: current torchvision no longer has read_video.",
     "refused: an error, a crash or a hang; one refused frame refuses its batch of up to 8.",
     "other stream: of two videos in one file the smaller one was read, which is another choice and no error.",
+    "The numbered clips are odd on purpose. Several do not say how long their last frame lasts: torchcodec then takes "
+    "a frame rate that is slightly off, and with it all times that qwen-vl-utils reports are.",
     "pixels differ: frames of ours whose bytes are not those of plain decoding from end to end.",
 ]
 
