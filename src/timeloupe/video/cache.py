@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
@@ -58,6 +60,7 @@ class FrameCache:
         self._memory_hits = 0
         self._disk_hits = 0
         self._misses = 0
+        _caches.add(self)
 
     @property
     def num_bytes(self) -> int:
@@ -139,14 +142,20 @@ class FrameCache:
         self._num_bytes += by * _cost(frame)
         self._num_mapped += by * (not frame.flags.owndata)
 
-    def claim(self, keys: Iterable[FrameKey]) -> set[FrameKey]:
+    def claim(self, keys: Iterable[FrameKey], *, into: set[FrameKey] | None = None) -> set[FrameKey]:
         """Return those of ``keys`` that nobody is decoding; the caller decodes these and must :meth:`release` them.
 
         So that threads that want the same frame at the same time decode it once. Claim, decode, release, and only
         then :meth:`wait` for what others hold: nobody waits while holding a claim, so nobody waits for ever.
+
+        Args:
+            keys: The frames wanted.
+            into: The set to add the claims to and return, so that the caller knows of them even where an interrupt
+                comes before the return.
         """
+        mine = set() if into is None else into
         with self._changed:
-            mine = set(keys) - self._claimed
+            mine |= set(keys) - self._claimed
             self._claimed |= mine
         return mine
 
@@ -160,6 +169,27 @@ class FrameCache:
         """Return when nobody is decoding any of ``keys``, or after a minute: then decode them yourself."""
         with self._changed:
             self._changed.wait_for(lambda: self._claimed.isdisjoint(keys), _LONGEST_WAIT_SECONDS)
+
+    def renew_after_fork(self) -> None:
+        """In a forked process: forget the locks and claims of the threads that were not copied."""
+        self._changed = threading.Condition()
+        self._claimed = set()
+        self._num_bytes = self._num_mapped = 0  # a thread may have been in the middle of counting
+        for frame in self._frames.values():
+            self._count(frame, 1)
+        if self.disk is not None:
+            self.disk.renew_after_fork()
+
+
+_caches: weakref.WeakSet[FrameCache] = weakref.WeakSet()
+
+
+def _renew_after_fork() -> None:
+    for each in list(_caches):
+        each.renew_after_fork()
+
+
+os.register_at_fork(after_in_child=_renew_after_fork)
 
 
 def _trim_heap() -> None:

@@ -68,6 +68,22 @@ def identify(path: str | os.PathLike[str]) -> FileIdentity:
     return str(Path(name).absolute()), status.st_size, status.st_mtime_ns
 
 
+def check_unchanged(name: str, identity: FileIdentity) -> None:
+    """Look whether a file is still the one that was indexed; one that was removed can be read on while it is open.
+
+    Raises:
+        VideoError: It has another size or modification time; the message calls it ``name``.
+    """
+    try:
+        status = os.stat(identity[0])
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise VideoError(name, f"it cannot be reached ({error.strerror})", hint="check the path") from error
+    if (status.st_size, status.st_mtime_ns) != identity[1:]:
+        raise VideoError(name, "the file changed after it was opened", hint="make a new reader for it")
+
+
 def open_video(
     path: str | os.PathLike[str], stream_index: int | None = None
 ) -> tuple[InputContainer, VideoStream]:

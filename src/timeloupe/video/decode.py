@@ -12,7 +12,10 @@ and the older MPEGs that is rarer, in AV1 it was not met (``benchmarks/broken_fi
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, groupby
 
@@ -25,7 +28,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from timeloupe.errors import VideoError
-from timeloupe.video.container import decode_or_none, identify, open_video, read_packets
+from timeloupe.video.container import check_unchanged, decode_or_none, identify, open_video, read_packets
 from timeloupe.video.h264 import is_disposable, length_prefix_bytes
 from timeloupe.video.image import upright
 from timeloupe.video.index import FrameIndex
@@ -76,6 +79,8 @@ def plan_runs(index: FrameIndex, frames: Sequence[int]) -> list[_Run]:
 class Decoder:
     """Decodes frames of one video in this process. The file is opened at the first frame asked for.
 
+    Threads that share one take turns.
+
     Args:
         index: The video's frame index.
         path: The file as the caller named it; its index may have been made under another name.
@@ -88,7 +93,12 @@ class Decoder:
         self.path = path
         self.frames_decoded = 0
         self._index = index
+        self._turn = threading.Lock()
+        self._process = os.getpid()
         self._opened: tuple[InputContainer, VideoStream] | None = None
+        self._left_alone: tuple[InputContainer, VideoStream] | None = (
+            None  # another process's, not ours to close
+        )
         self._fresh = False
         self._damaged: set[int] = set()  # numbers of packets that failed
         self._after_loss = set(index.pts_P[np.setdiff1d(index.lost_packets, index.key_packets)].tolist())
@@ -96,6 +106,10 @@ class Decoder:
 
     def close(self) -> None:
         """Close the file; a later decode opens it again."""
+        with self._turn:
+            self._close()
+
+    def _close(self) -> None:
         if self._opened is not None:
             self._opened[0].close()
             self._opened = None
@@ -116,28 +130,45 @@ class Decoder:
                 anything there.
 
         Raises:
-            VideoError: Frames are damaged or missing; raised after the good ones were given out.
+            VideoError: Frames are damaged or missing, raised after the good ones were given out; or the file
+                changed.
         """
         index, target = self._index, _Target(size_wh, rows)
         lost: list[int] = []
         if index.sequential:
-            found = self._count_to(list(frames), target)
+            with self._one_turn():
+                found = self._count_to(list(frames), target)
             yield from found.items()
             lost = [frame for frame in frames if frame not in found]
         else:
             for run in plan_runs(index, frames):
-                found = self._decode_run(run, target)
+                with self._one_turn():
+                    found = self._decode_run(run, target)
                 yield from found.items()
                 lost += [frame for frame in run.frames if frame not in found]
             still: list[int] = []
             for key, group in groupby(lost, lambda frame: int(index.start_keys_N[frame])):
                 members = list(group)
-                found = self._decode_again(key, members, target)
+                with self._one_turn():
+                    found = self._decode_again(key, members, target)
                 yield from found.items()
                 still += [frame for frame in members if frame not in found]
             lost = still
         if lost:
             raise self._damage_error(lost, len(frames))
+
+    @contextmanager
+    def _one_turn(self) -> Iterator[None]:
+        """Keep other threads out; raise if the file is, or while it was decoded became, another one."""
+        if self._process != os.getpid():
+            # Forked: a position in the file is shared with the other process, a lock may be that of a lost thread.
+            self._left_alone, self._opened = self._opened, None
+            self._turn, self._process = threading.Lock(), os.getpid()
+        with self._turn:
+            if self._opened is not None:
+                check_unchanged(self.path, self._index.identity)
+            yield
+            check_unchanged(self.path, self._index.identity)
 
     def _damage_error(self, lost: list[int], num_wanted: int) -> VideoError:
         """Return the error that names the first stretch of frames that cannot be shown."""
@@ -191,7 +222,7 @@ class Decoder:
 
     def _open(self, anew: bool = False) -> tuple[InputContainer, VideoStream]:
         if anew:
-            self.close()
+            self._close()
         if self._opened is None:
             if identify(self.path) != self._index.identity:
                 raise VideoError(

@@ -125,6 +125,10 @@ class DiskCache:
             _remove(temporary)
             self._give_up(error)
 
+    def renew_after_fork(self) -> None:
+        """In a forked process: forget the lock of a thread that was not copied."""
+        self._lock = threading.Lock()
+
     def _give_up(self, error: OSError) -> None:
         with self._lock:
             first, self._writes = self._writes, False

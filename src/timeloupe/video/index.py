@@ -8,6 +8,7 @@ Where a container has no presentation times (raw H.264, some AVI) the file is de
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 from collections import OrderedDict
@@ -26,6 +27,7 @@ from timeloupe.errors import VideoError
 from timeloupe.video.container import (
     MAX_PIXELS,
     FileIdentity,
+    check_unchanged,
     decode_or_none,
     identify,
     open_video,
@@ -251,6 +253,7 @@ def _build(path: str, identity: FileIdentity) -> FrameIndex:
             last_seconds = float(np.median(np.diff(times))) if len(times) > 1 else 1 / rate
         duration = float(times[-1]) + last_seconds
         measured = len(times) / duration
+        check_unchanged(path, identity)
         for array in (times, pts_N, packet_N, pts_P, keys, lost):
             array.flags.writeable = False
         return FrameIndex(
@@ -355,7 +358,9 @@ class _IndexCache:
                 return kept
             building = self._building.setdefault(identity, threading.Lock())
         # Who has a deadline does not wait for the end of somebody else's long build.
-        mine = building.acquire(timeout=-1 if wait_seconds is None else wait_seconds)
+        mine = building.acquire(
+            timeout=-1 if wait_seconds is None else min(wait_seconds, threading.TIMEOUT_MAX)
+        )
         try:
             with self._lock:
                 kept = self._kept.get(identity)
@@ -380,8 +385,15 @@ class _IndexCache:
                 _, dropped = self._kept.popitem(last=False)
                 self._bytes -= dropped.num_bytes
 
+    def renew_after_fork(self) -> None:
+        """In a forked process: forget the locks of the threads that were not copied, and what they were at."""
+        self._lock = threading.Lock()
+        self._building = {}
+        self._bytes = sum(index.num_bytes for index in self._kept.values())
+
 
 _indices = _IndexCache(INDEX_CACHE_BYTES)
+os.register_at_fork(after_in_child=_indices.renew_after_fork)
 
 
 def load_index(path: str | Path, *, deadline_seconds: float | None = None) -> FrameIndex:
@@ -396,4 +408,9 @@ def load_index(path: str | Path, *, deadline_seconds: float | None = None) -> Fr
         VideoError: The file is missing, not a video, none of it can be decoded, or the deadline passed.
         ValueError: ``deadline_seconds`` is not > 0.
     """
-    return _indices.get(os.fspath(path), deadline_seconds)
+    name = os.fspath(path)
+    index = _indices.get(name, deadline_seconds)
+    if index.path != name:
+        index = copy.copy(index)  # the arrays are shared, and what was made from them
+        object.__setattr__(index, "path", name)
+    return index

@@ -107,10 +107,9 @@ def clock_restart(packets: Packets) -> int | None:
     """
     pts, dts = np.array(packets.pts, np.int64), np.array(packets.dts, np.int64)
     keys = np.array(packets.keys, np.int64)
-    before = np.maximum.accumulate(pts)[keys[keys > 0] - 1]
-    back = keys[keys > 0][
-        pts[keys[keys > 0]] <= before
-    ]  # after a keyframe all is presented later than before it
+    keys = keys[keys > 0]
+    # After a keyframe nothing is presented earlier than what came before it.
+    back = keys[pts[keys] <= np.maximum.accumulate(pts)[keys - 1]]
     for number in np.union1d(back, np.flatnonzero(np.diff(dts) < 0) + 1).tolist():
         earlier = np.median(pts[max(number - _CLOCK_PACKETS, 0) : number])
         if np.median(pts[number : number + _CLOCK_PACKETS]) <= earlier:

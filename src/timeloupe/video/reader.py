@@ -51,7 +51,8 @@ class Frames:
 
 
 class VideoReader:
-    """Reads frames of one video by time. Use one reader per thread; they may share a cache.
+    """Reads frames of one video by time. Use one reader per thread, threads that share one wait for each other;
+    readers may share a cache.
 
     Making a reader costs a file look-up when the file's index is in memory; the file is opened at the first
     frame that the cache does not hold.
@@ -214,8 +215,9 @@ class VideoReader:
     ) -> list[int]:
         """Decode the frames that no other thread is decoding; return those that the others did not deliver."""
         keys = {frame: self._key(frame, pixels) for frame in frames}
-        claimed = cache.claim(keys.values())
+        claimed: set[FrameKey] = set()
         try:
+            cache.claim(keys.values(), into=claimed)
             mine = [frame for frame in frames if keys[frame] in claimed]
             mine = self._take_kept(mine, rows, pixels, again=True)  # decoded since we first looked
             if mine:
