@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from tests.video.painting import Clip, read_number
+from tests.video.painting import Clip, paint, read_number
 from tests.video.test_bad_files import damage
 from timeloupe.cli.probe import probe
 from timeloupe.errors import VideoError
+from timeloupe.video import gaps
 from timeloupe.video.container import open_video, read_packets
 from timeloupe.video.damage import damaged_ranges
+from timeloupe.video.index import _indices, load_index
 from timeloupe.video.reader import VideoReader
 
 GetClip = Callable[[str], Clip]
@@ -75,6 +80,34 @@ def test_packets_that_the_demuxer_lost(clip: GetClip, tmp_path: Path) -> None:
                 assert error.at_seconds is not None and error.until_seconds is not None
                 assert error.at_seconds <= seconds + 0.051 < error.until_seconds + 0.05
         assert shown >= 20
+
+
+def test_transparency_is_no_lost_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lies beside the pictures in the file, where a loss would be looked for."""
+    path = tmp_path / "alpha.webm"
+    noise = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(
+            "libvpx-vp9", rate=10, options={"deadline": "realtime", "cpu-used": "8"}
+        )
+        assert isinstance(stream, av.VideoStream)
+        stream.width = stream.height = 128
+        stream.pix_fmt = "yuva420p"
+        stream.codec_context.time_base = Fraction(1, 10)
+        for number in range(40):
+            alpha = noise.integers(0, 256, (128, 128, 1), np.uint8)
+            frame = av.VideoFrame.from_ndarray(np.concatenate([paint(number), alpha], axis=2), "rgba")
+            frame.pts, frame.time_base = number + number // 10 * 3, Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with monkeypatch.context() as patch:
+        patch.setattr(gaps, "_has_additions", lambda *_: False)
+        holes: list[int] = []
+        find = gaps._holes
+        patch.setattr(gaps, "_holes", lambda *a: (found := find(*a), holes.extend(found.tolist()))[0])
+        assert not len(load_index(path).lost_packets) and len(holes) > 20  # so many cannot be losses
+    _indices._kept.clear()
+    assert len(load_index(path).times_N) == 40 and damaged_ranges(path) == []
 
 
 def test_the_command_lists_them_and_ends_with_1(clip: GetClip, tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.video.conftest import KINDS
-from tests.video.painting import Clip
+from tests.video.painting import Clip, read_number, write_clip
 from timeloupe.video import packets
 from timeloupe.video.container import identify, open_video
+from timeloupe.video.reader import VideoReader
 from timeloupe.video.sample_table import composition_offsets
 
 MP4 = [name for name in KINDS if name.endswith(".mp4")]
@@ -64,3 +65,21 @@ def test_files_without_a_sample_table_have_no_offsets(clip: Callable[[str], Clip
     for spoiled in range(at, len(whole), 61):
         (tmp_path / "spoiled.mp4").write_bytes(whole[:spoiled] + b"\xff\xff\xff\xff" + whole[spoiled + 4 :])
         composition_offsets(tmp_path / "spoiled.mp4", 1)  # anything but an exception
+
+
+def test_an_empty_sample_leaves_the_frame_before_it(tmp_path: Path) -> None:
+    source = write_clip(
+        tmp_path / "a.mov", codec="mjpeg", num_frames=40, size_wh=(64, 64), pixel_format="yuvj420p"
+    )
+    data = bytearray(source.path.read_bytes())
+    at = data.index(b"stsz") + 16 + 4 * 30
+    assert 0 < int.from_bytes(data[at : at + 4], "big") < 20_000
+    data[at : at + 4] = bytes(4)
+    # The sample before takes the bytes, so that those behind stay where they are.
+    before, own = (int.from_bytes(source.path.read_bytes()[at + n : at + n + 4], "big") for n in (-4, 0))
+    data[at - 4 : at] = (before + own).to_bytes(4, "big")
+    source.path.write_bytes(data)
+    with VideoReader(source.path) as reader:
+        assert reader.info.num_frames == 39
+        shown = reader.read([n / 10 + 0.05 for n in (0, 29, 30, 31, 39)]).pixels
+    assert [read_number(picture) for picture in shown] == [0, 29, 29, 31, 39]

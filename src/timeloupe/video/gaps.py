@@ -8,11 +8,14 @@ of fewer than some 100 bytes, and one at the beginning of the file, cannot be to
 
 from __future__ import annotations
 
+from array import array
+from itertools import islice
+
 import numpy as np
 from av.error import FFmpegError
 from av.stream import Discard
 
-from timeloupe.video.container import open_video, sign_of_life
+from timeloupe.video.container import open_video, read_packets, sign_of_life
 from timeloupe.video.packets import Packets
 
 _LONG_STEP = 1.5
@@ -37,17 +40,27 @@ def lost_packets(path: str, stream_index: int, container: str, packets: Packets)
         order = np.argsort(pts)
         steps = np.diff(pts[order])
         long_steps = np.flatnonzero(steps > _LONG_STEP * np.median(steps))
-        if 0 < len(long_steps) <= _MAX_LONG_STEPS:
+        if 0 < len(long_steps) <= _MAX_LONG_STEPS and not _has_additions(path, stream_index):
             holes = _holes(path, stream_index, packets)
             after = order[long_steps + 1]
             near = np.abs(holes[:, None] - after[None]).min(axis=1, initial=len(pts)) <= _NEAR_PACKETS
-            lost.update(holes[near].tolist())
+            # Where holes are usual they are no losses: the file has a track that FFmpeg does not know.
+            if len(holes) <= len(pts) // 2 and near.sum() >= len(holes) // 2:
+                lost.update(holes[near].tolist())
     return np.array(sorted(lost), np.int64)
+
+
+def _has_additions(path: str, stream_index: int) -> bool:
+    """Return whether packets come with data beside the pictures, such as transparency: bytes that would look lost."""
+    container, stream = open_video(path, stream_index)
+    with container:
+        head = islice(read_packets(container, stream), _NEAR_PACKETS)
+        return any(packet.has_sidedata("matroska_block_additional") for packet in head)
 
 
 def _holes(path: str, stream_index: int, packets: Packets) -> np.ndarray:
     """Return the numbers of the packets before which bytes belong to no packet of any stream."""
-    others: list[tuple[int, int]] = []
+    others = array("q")  # position and size of each in turn
     container, _ = open_video(path, stream_index)
     with container:
         for stream in container.streams:
@@ -56,10 +69,12 @@ def _holes(path: str, stream_index: int, packets: Packets) -> np.ndarray:
             for packet in container.demux():
                 sign_of_life()
                 if packet.size and packet.pos is not None:
-                    others.append((packet.pos, packet.size + _BLOCK_HEADER_BYTES))
+                    others.extend((packet.pos, packet.size + _BLOCK_HEADER_BYTES))
         except (FFmpegError, OSError):
             pass  # cut off: what was read counts
-    at, sizes = np.array(sorted(others), np.int64).reshape(-1, 2).T
+    at, sizes = np.array(others, np.int64).reshape(-1, 2).T
+    order = np.argsort(at, kind="stable")
+    at, sizes = at[order], sizes[order]
     before = np.concatenate([[0], np.cumsum(sizes)])
     starts = np.array(packets.positions, np.int64)
     ends = starts[:-1] + np.array(packets.sizes[:-1], np.int64) + _BLOCK_HEADER_BYTES

@@ -125,9 +125,11 @@ def _from_sample_table(path: str, file_bytes: int, stream: VideoStream, head: Pa
     offsets = composition_offsets(path, stream.id)
     if offsets is None or len(offsets) != len(stream.index_entries) or head.pts[0] == NO_TIME:
         return None
-    numbers = (number for e in stream.index_entries for number in (e.timestamp, e.flags, e.pos + e.size))
-    dts, flags, ends = np.fromiter(numbers, np.int64).reshape(-1, 3).T
-    if not flags[0] & 1 or ends.max() > file_bytes or (np.diff(dts) <= 0).any():
+    numbers = (n for e in stream.index_entries for n in (e.timestamp, e.flags, e.pos, e.size))
+    dts, flags, starts, sizes = np.fromiter(numbers, np.int64).reshape(-1, 4).T
+    if (sizes <= 0).any():
+        return None  # an empty sample is no packet: the frame before it stays
+    if not flags[0] & 1 or (starts + sizes).max() > file_bytes or (np.diff(dts) <= 0).any():
         return None
     pts = dts + offsets + (head.pts[0] - int(dts[0] + offsets[0]))
     hidden = np.flatnonzero(flags & 2)
