@@ -156,25 +156,47 @@ def test_it_needs_no_torch(server: Server, world: WorldVideo) -> None:
         (["--base-url", "http://h/v1", "--timeout", "0"], "timeout, got 0.0"),
         (["--base-url", "http://h/v1", "--api-key-env", "NO_SUCH"], "--api-key-env names 'NO_SUCH', which is not set"),
         (["--base-url", "http://h/v1", "--max-new-tokens", "0"], "max_new_tokens"),
+        (["--base-url", "http://h/v1", "--timeout", "1e12"], "timeout, got 1000000000000.0, allowed: seconds > 0"),
+        (["--base-url", "http://h/v1", "--model", ""], "--model, got ''"),
+        (["--base-url", "http://h/v1", "--model", "a\udcff"], "--model, got 'a\\udcff', allowed: Unicode"),
+        (["--base-url", "http://h/v1", "--time-format", "{0.hex}"], "time format, got '{0.hex}'"),
+        (["--base-url", "http://h/v1", "--max-request", "much"], "--max-request, got 'much'"),
+        (["--base-url", "http://h/v1", "--max-request", "0"], "max_request_bytes, got 0"),
+        (["--base-url", "http://256.256.256.256/v1"], "--base-url, got 'http://256.256.256.256/v1'"),
+        (["--base-url", "http://h/v1", "--options", "a|\udcff"], "the question and its options, got '\\udcff'"),
     ],
 )  # fmt: skip
 def test_wrong_use_says_what_is_allowed(
-    world: WorldVideo, arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+    world: WorldVideo, arguments: list[str], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    code, out, err = ask(capsys, str(world.path), "What is it?", *arguments)
+    run = tmp_path / "run"
+    code, out, err = ask(capsys, str(world.path), "What is it?", *arguments, "--save", str(run))
     assert (code, out) == (2, "") and says in err and err.count("\n") == 1
+    assert not run.exists(), "nothing was played, so there is no run"
 
 
 def test_whose_key_is_sent_where(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-a ")
     monkeypatch.setenv("OTHER", "sk-b")
-    for host in ("localhost", "127.0.0.1", "127.3.2.1", "[::1]", "a.localhost"):
+    for host in (
+        "localhost", "LOCALHOST", "localhost.", "127.0.0.1", "127.3.2.1", "127.1", "2130706433", "0.0.0.0", "[::1]",
+        "[::]", "[::ffff:127.0.0.1]", "a.localhost",
+    ):  # fmt: skip
         assert is_loopback(f"http://{host}:8000/v1")
         assert find_key(f"http://{host}:8000/v1", None) is None
         assert find_key(f"http://{host}:8000/v1", "OTHER") == "sk-b"
-    for host in ("api.openai.com", "localhost.example.com", "10.0.0.1", "127.0.0.1.example.com"):
+    for host in (
+        "api.openai.com",
+        "localhost.example.com",
+        "10.0.0.1",
+        "127.0.0.1.example.com",
+        "[::ffff:10.0.0.1]",
+    ):
         assert find_key(f"https://{host}/v1", None) == "sk-a"
     monkeypatch.delenv("OPENAI_API_KEY")
     assert find_key("https://api.openai.com/v1", None) is None
+    monkeypatch.setenv("BLANK", " \n")
+    with pytest.raises(ConfigError, match="not set or empty"):
+        find_key("https://api.openai.com/v1", "BLANK")
     with pytest.raises(ConfigError, match="not set"):
         find_key("https://api.openai.com/v1", "OPENAI_API_KEY")

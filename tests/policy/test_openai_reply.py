@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from timeloupe.policy.openai_errors import Scrubber, parse_json
 from timeloupe.policy.openai_reply import BadReply, read_reply
 from timeloupe.prompt.parse import parse_reply
 from timeloupe.prompt.protocol import PROTOCOLS
@@ -129,11 +130,47 @@ def test_tokens_are_taken_whole_or_not_at_all() -> None:
     assert past.token_ids is None, "these are the tokens of a longer text"
 
 
+def test_a_logprob_that_is_no_number_leaves_the_reply() -> None:
+    for value in ("9" * 400, "-" + "9" * 5000, "1e999", "NaN", "-Infinity", "true", "[]"):
+        text = json.dumps(response("ab", logprobs={"content": [{"token": "token_id:7", "logprob": 0.5}]}))
+        body = parse_json(text.replace("0.5", value), Scrubber([]))
+        found = read_reply(body, logprobs=True)
+        assert (found.text, found.token_ids, found.logprobs) == ("ab", None, None)
+
+
+def test_the_choice_of_index_0_is_the_reply() -> None:
+    choices = [{**response(text)["choices"][0], "index": index} for index, text in ((1, "b"), (0, "a"))]
+    assert text_of({"choices": choices}) == "a"
+    assert text_of({"choices": choices[:1]}) == "b"
+
+
+def test_the_older_form_of_a_call() -> None:
+    (call,) = tool_calls(json.dumps(ARGUMENTS))
+    body = response(None, "function_call", function_call=call["function"], reasoning="There.")
+    assert text_of(body) == LOOK
+
+
+def test_the_tag_that_was_opened_last_is_closed() -> None:
+    thought = "<think>No <tool_call> any more.</think>"
+    assert text_of(response(f"{thought}<answer>C")) == f"{thought}<answer>C</answer>"
+    assert text_of(response(f"{thought}C")) == f"{thought}C", "a thought opens nothing"
+    unended = "<think>An <answer>? No: <tool_call>["
+    assert text_of(response(unended)) == f"{unended}</tool_call>"
+
+
 def test_usage() -> None:
     usage = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
     found = read_reply(response("a", usage=usage)).usage
     assert (found.prompt_tokens, found.completion_tokens) == (7, 2)
-    for wrong in (None, [], {}, {"prompt_tokens": "7"}, {"prompt_tokens": -1}, {"prompt_tokens": True}):
+    for wrong in (
+        None,
+        [],
+        {},
+        {"prompt_tokens": "7"},
+        {"prompt_tokens": -1},
+        {"prompt_tokens": True},
+        {"prompt_tokens": 10**90},
+    ):
         assert read_reply(response("a", usage=wrong)).usage.prompt_tokens is None
 
 

@@ -118,7 +118,9 @@ def _openai(flags: PolicyFlags) -> Chosen:
     given = {
         "send": send, "time_format": flags.time_format, "image_format": flags.image_format,
         "timeout_seconds": flags.timeout, "logprobs": flags.logprobs,
-        "max_request_bytes": flags.max_request and parse_bytes("--max-request", flags.max_request),
+        "max_request_bytes": (
+            None if flags.max_request is None else parse_bytes("--max-request", flags.max_request)
+        ),
     }  # fmt: skip
     policy = OpenAIPolicy(
         flags.base_url, flags.model, api_key=find_key(flags.base_url, flags.api_key_env),

@@ -92,7 +92,7 @@ class OpenAIPolicy:
             if value < low:
                 raise boundary(what, value, f">= {low}")
         if not 0 < timeout_seconds <= MAX_TIMEOUT_SECONDS:
-            raise boundary("timeout", timeout_seconds, f"seconds > 0, at most {MAX_TIMEOUT_SECONDS:g}")
+            raise boundary("timeout", timeout_seconds, f"seconds > 0, at most {MAX_TIMEOUT_SECONDS:,.0f}")
         _check_sendable(model, name, extra_body)
         self.form = WireForm(
             send, check_time_format(time_format), image_format, jpeg_quality, max_request_bytes
