@@ -250,6 +250,93 @@ def test_nonsense_from_a_worker_is_refused(
     assert isolate.worker_pids() == []
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"identity": 5},
+        {"identity": ["a", "b", "c"]},
+        {"done": True},
+        {"identity": None},
+        {"index": {}, "arrays": []},
+    ],
+)
+@pytest.mark.parametrize("do", [isolate.identify, isolate.build_index])
+def test_an_answer_that_is_none_is_refused(
+    monkeypatch: pytest.MonkeyPatch, do: Callable[[str, float], object], header: dict[str, object]
+) -> None:
+    monkeypatch.setattr(isolate, "_ask", lambda *_, **__: iter([(header, bytearray())]))
+    with pytest.raises(VideoError, match="answered nonsense"):
+        do("a.mp4", PATIENT)
+
+
+@pytest.mark.parametrize("header", [{"frame": []}, {"frame": 7}, {"decoded": "1"}, {"decoded": -5}, {}])
+def test_frames_that_are_none_are_refused(
+    clip: GetClip, monkeypatch: pytest.MonkeyPatch, header: dict[str, object]
+) -> None:
+    path = clip("constant.mp4").path
+    decoder = isolate.WorkerDecoder(load_index(path), str(path), PATIENT)
+
+    def answers(*_: object, **__: object) -> Iterator[tuple[dict[str, object], bytearray]]:
+        yield header, bytearray(3 * 64 * 64)
+
+    monkeypatch.setattr(isolate, "_ask", answers)
+    with pytest.raises(VideoError, match="answered nonsense"):
+        list(decoder.decode([1], (64, 64)))
+
+
+def test_a_long_deadline_is_no_trouble(clip: GetClip) -> None:
+    with VideoReader(clip("constant.mp4").path, deadline_seconds=1e12) as reader:
+        assert read_number(reader.read([1.0]).pixels[0]) == 10
+
+
+def test_a_hard_limit_of_memory_is_kept_and_another_process_group_is_used(clip: GetClip) -> None:
+    script = f"""
+import os, resource
+resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30))
+from timeloupe.video import isolate
+from timeloupe.video.probe import probe
+assert probe({str(clip("constant.mp4").path)!r}, deadline_seconds=60.0).num_frames == 60
+[pid] = isolate.worker_pids()
+assert resource.prlimit(pid, resource.RLIMIT_AS) == (3 * 2**30, 3 * 2**30)
+assert os.getpgid(pid) == pid != os.getpgid(0), "Ctrl-C must not reach it, not even while it starts"
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+def test_a_read_at_the_end_of_the_process_says_so(clip: GetClip) -> None:
+    script = f"""
+from timeloupe.errors import VideoError
+from timeloupe.video import isolate
+from timeloupe.video.index import load_index
+path = {str(clip("constant.mp4").path)!r}
+decoder = isolate.WorkerDecoder(load_index(path), path, 60.0)
+frames = decoder.decode(range(60), (512, 512))
+next(frames)
+isolate._close(for_good=True)
+for rest in (frames, decoder.decode([3], (64, 64))):
+    try:
+        list(rest)
+    except VideoError as error:
+        assert error.reason == "this process is ending", error
+    else:
+        raise AssertionError("no error")
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+def test_the_current_folder_on_the_search_path_stays_on_it(tmp_path: Path, clip: GetClip) -> None:
+    """As where Python runs a command or a prompt: '' on the path."""
+    (tmp_path / "timeloupe").symlink_to(Path(isolate.__file__).parents[1])
+    script = f"""
+import sys
+assert sys.path[0] == ""
+sys.path[:] = [folder for folder in sys.path if folder != {str(Path(isolate.__file__).parents[2])!r}]
+from timeloupe.video.probe import probe
+assert probe({str(clip("constant.mp4").path)!r}, deadline_seconds=60.0).num_frames == 60
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120, cwd=tmp_path)
+
+
 ticks = st.lists(st.integers(-(2**60), 2**60), max_size=20)
 
 

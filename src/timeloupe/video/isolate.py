@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,11 @@ _REMEMBERED_FILES = 4
 _PIPE_BYTES = 2**20
 _LAST = {"identity", "index", "done", "error"}
 _NONSENSE = "the decoder's process answered nonsense"
+_EXITING = "this process is ending"
 _MAX_INDEX_BYTES = 2**32
+_LONGEST_POLL_MS = 2**31 - 1
+# What comes of taking apart an answer that makes no sense.
+_NO_SENSE = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError)
 
 
 class _Gone(Exception):
@@ -49,7 +54,7 @@ class _Worker:
 
     def __init__(self) -> None:
         # The caller's own search path: what it runs from is what the worker runs from.
-        paths = [str(Path(folder).absolute()) for folder in sys.path if folder]
+        paths = [str(Path(folder).absolute()) for folder in sys.path]  # '' is the current folder
         settings = {"PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "timeloupe.video.worker"],
@@ -57,6 +62,7 @@ class _Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
+            process_group=0,  # Ctrl-C is for the caller; the worker ends with its input
             env=os.environ | settings,
         )
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -138,7 +144,7 @@ class _Worker:
             raise _Gone("this process was forked in the middle of a read")
         poll = select.poll()
         poll.register(pipe, event)
-        if not poll.poll(seconds * 1000):
+        if not poll.poll(min(seconds * 1000, _LONGEST_POLL_MS)):
             raise _Gone(f"no sign of life from the decoder for {seconds:g} s")
 
     def _ending(self) -> str:
@@ -208,6 +214,7 @@ class _Pool:
         return [worker.pid for worker in list(self._all)]
 
 
+_ending = False
 _pool: _Pool | None = None
 _pool_lock = threading.Lock()
 
@@ -217,12 +224,15 @@ def _workers() -> _Pool:
     with _pool_lock:
         if _pool is None:
             _pool = _Pool()
-            atexit.register(_close)
+            atexit.register(_close, for_good=True)
             os.register_at_fork(after_in_child=_forget)
         return _pool
 
 
-def _close() -> None:
+def _close(for_good: bool = False) -> None:
+    """End all workers; if ``for_good``, threads that still read are told why."""
+    global _ending
+    _ending = for_good
     if _pool is not None:
         _pool.close()
 
@@ -256,10 +266,9 @@ def _ask(
     Raises:
         VideoError: The worker's own.
         _Gone: The worker hangs, ended or talks nonsense.
-        ValueError: ``seconds`` is not > 0 and finite.
     """
-    if not 0 < seconds < float("inf"):
-        raise ValueError(f"deadline_seconds must be > 0 and finite, or None, got {seconds!r}")
+    if _ending:
+        raise _Gone(_EXITING)
     pool = _workers()
     # A worker keeps the folder it was started in, the caller may have gone elsewhere.
     absolute = str(Path(path).absolute())
@@ -285,7 +294,7 @@ def _ask(
         if heard or not worker.reused:
             raise
         again = True
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (*_NO_SENSE, OSError) as error:
         answered = False
         raise _Gone(_NONSENSE) from error
     finally:
@@ -298,24 +307,37 @@ def _ask(
 
 
 def _gone(path: str, gone: _Gone, codec: str | None = None, at_seconds: float | None = None) -> VideoError:
+    if _ending:
+        return VideoError(path, _EXITING, codec=codec, hint="nothing is known to be wrong with the file")
     hint = (
         "the disk may hang, or the file is made to be slow or to crash decoders; try it again or another file"
     )
     return VideoError(path, str(gone), codec=codec, at_seconds=at_seconds, hint=hint)
 
 
-def identify(path: str, deadline_seconds: float) -> FileIdentity:
-    """Return the identity of a file as :func:`timeloupe.video.container.identify` does, but never hang.
+@contextmanager
+def _told_as_video_error(path: str, seconds: float) -> Iterator[None]:
+    """Turn what comes of a worker's answer into ``VideoError``.
 
     Raises:
-        VideoError: As there, or no answer within ``deadline_seconds``.
+        ValueError: ``seconds`` is not > 0 and finite.
     """
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"deadline_seconds must be > 0 and finite, or None, got {seconds!r}")
     try:
-        [(header, _)] = _ask(path, {"do": "identify"}, deadline_seconds)
+        yield
     except _Gone as gone:
         raise _gone(path, gone) from gone
-    name, num_bytes, changed_ns = header["identity"]
-    return name, num_bytes, changed_ns
+    except _NO_SENSE as error:
+        raise _gone(path, _Gone(_NONSENSE)) from error
+
+
+def identify(path: str, deadline_seconds: float) -> FileIdentity:
+    """Return the identity of a file as ``container.identify`` does; no answer in time is a ``VideoError`` too."""
+    with _told_as_video_error(path, deadline_seconds):
+        [(header, _)] = _ask(path, {"do": "identify"}, deadline_seconds)
+        name, num_bytes, changed_ns = header["identity"]
+        return str(name), int(num_bytes), int(changed_ns)
 
 
 def build_index(path: str, deadline_seconds: float) -> FrameIndex:
@@ -324,11 +346,9 @@ def build_index(path: str, deadline_seconds: float) -> FrameIndex:
     Raises:
         VideoError: The file cannot be indexed, or no sign of life for ``deadline_seconds``.
     """
-    try:
+    with _told_as_video_error(path, deadline_seconds):
         [(header, body)] = _ask(path, {"do": "index"}, deadline_seconds, max_body=_MAX_INDEX_BYTES)
         return index_from(header, body, path)
-    except _Gone as gone:
-        raise _gone(path, gone) from gone
 
 
 class WorkerDecoder:
@@ -379,7 +399,7 @@ class WorkerDecoder:
             for header, body in answers:
                 if "frame" in header:
                     frame = header["frame"]
-                    if frame not in left or len(body) != frame_bytes:
+                    if not isinstance(frame, int) or frame not in left or len(body) != frame_bytes:
                         raise _Gone(_NONSENSE)
                     left.remove(frame)
                     picture = np.frombuffer(body, np.uint8).reshape(height, width, 3)
@@ -387,7 +407,10 @@ class WorkerDecoder:
                         rows[frame][:] = picture
                         picture = rows[frame]
                     yield frame, picture
-                self.frames_decoded += header.get("decoded", 0)
+                decoded = header.get("decoded", 0)
+                if not isinstance(decoded, int) or decoded < 0:
+                    raise _Gone(_NONSENSE)
+                self.frames_decoded += decoded
             if left:
                 raise _Gone(_NONSENSE)
         except _Gone as gone:

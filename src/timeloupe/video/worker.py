@@ -60,7 +60,8 @@ class _Worker:
             except VideoError as error:
                 self._send({"error": error.fields()})
             except MemoryError:
-                reason = f"decoding it takes more memory than the {MAX_ADDRESS_BYTES / 2**30:.0f} GiB allowed"
+                allowed = resource.getrlimit(resource.RLIMIT_AS)[0] / 2**30
+                reason = f"decoding it takes more memory than the {allowed:.3g} GiB allowed"
                 hint = "the file may be damaged or made to exhaust memory; else ask for a smaller size"
                 self._send({"error": VideoError(request["path"], reason, hint=hint).fields()})
 
@@ -129,7 +130,9 @@ def _end_with_caller() -> None:
 
 def main() -> None:
     """Serve the caller at the other end of standard input and output."""
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_ADDRESS_BYTES, resource.RLIM_INFINITY))
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]  # only a privileged process may raise it
+    soft = MAX_ADDRESS_BYTES if hard == resource.RLIM_INFINITY else min(MAX_ADDRESS_BYTES, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's to act on
     # Whatever a library prints must not get between the messages.
