@@ -185,11 +185,19 @@ def test_giant_pictures_are_refused_before_they_are_decoded(tmp_path: Path) -> N
 
 def test_a_read_of_too_many_bytes_names_the_numbers(clip: GetClip) -> None:
     with VideoReader(clip("constant.mp4").path) as reader:
-        with pytest.raises(
-            VideoError, match="3 frames of 40000 x 40000 are 14,400,000,000 bytes.*fewer times"
-        ):
-            reader.read([0.0, 1.0, 2.0], (40_000, 40_000))
+        with pytest.raises(VideoError, match="50 frames of 8000 x 8000 are 9,600,000,000 bytes.*fewer times"):
+            reader.read([0.0] * 50, (8000, 8000))
         assert reader.frames_decoded == 0
+
+
+@pytest.mark.parametrize("deadline_seconds", [None, 60.0])
+def test_a_picture_larger_than_any_is_not_asked_for(clip: GetClip, deadline_seconds: float | None) -> None:
+    with VideoReader(clip("constant.mp4").path, deadline_seconds=deadline_seconds) as reader:
+        for size in ((30_000, 30_000), (2**31, 1), (1, 2**16 + 1), (8193, 8192)):
+            with pytest.raises(ValueError, match="ask for a smaller size_wh"):
+                reader.read([1.0], size)
+        for size in ((2**16, 128), (128, 2**16)):
+            assert read_number(reader.read([1.0], size).pixels[0]) == 10
 
 
 @pytest.mark.parametrize("count", [61, 100_000, 2**31 - 1])

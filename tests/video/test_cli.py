@@ -13,7 +13,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from tests.video.painting import Clip, read_number
+from tests.video.painting import Clip, read_number, write_clip
 from timeloupe.cli.frames import frames
 from timeloupe.cli.probe import probe
 from timeloupe.errors import ConfigError, TimeloupeError, VideoError
@@ -90,19 +90,27 @@ def test_frames_saved_by_time(clip: GetClip, tmp_path: Path) -> None:
     result = call("frames", path, "--at", "1.05,2.5", "--save", folder, "--json")
     assert len(json.loads(result.stdout)) == 2
     assert sorted(file.name for file in folder.iterdir()) == [
-        "constant_000001.000s.png",
-        "constant_000002.500s.png",
+        "constant_000001.000000s.png",
+        "constant_000002.500000s.png",
     ]
-    picture = np.asarray(Image.open(folder / "constant_000002.500s.png"))
+    picture = np.asarray(Image.open(folder / "constant_000002.500000s.png"))
     assert read_number(picture) == 25
-    assert (
-        call("frames", path, "--at", "2.5", "--save", folder).exit_code == 0
-    )  # the same picture again is fine
-    other = folder / "constant_000003.000s.png"
+    assert "saved 2 pictures in" in result.stderr and "already" not in result.stderr
+    again = call("frames", path, "--at", "2.5,4,4.01", "--save", folder)  # the same picture again is fine
+    assert again.exit_code == 0
+    assert "saved 1 pictures in" in again.stderr and "1 were there already" in again.stderr
+    other = folder / "constant_000003.000000s.png"
     other.write_bytes(b"mine")
     assert isinstance(failure("frames", path, "--at", "3", "--save", folder), ConfigError)
     assert other.read_bytes() == b"mine"
     assert isinstance(failure("frames", path, "--at", "3", "--save", other), ConfigError)
+
+
+def test_frames_of_one_millisecond_have_names_of_their_own(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "fast.mp4", fps=4000, num_frames=12).path
+    result = call("frames", path, "--from", 0, "--to", 0.003, "--fps", 4000, "--save", tmp_path / "out")
+    assert result.exit_code == 0 and "saved 12 pictures" in result.stderr
+    assert len(list((tmp_path / "out").iterdir())) == 12
 
 
 @pytest.mark.parametrize(

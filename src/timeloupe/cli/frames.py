@@ -15,6 +15,8 @@ from timeloupe.cli.probe import Deadline, deadline_seconds
 from timeloupe.errors import ConfigError, boundary
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from timeloupe.video.reader import Frames, VideoReader
 
 _CHUNK_BYTES = 256 * 2**20
@@ -59,6 +61,7 @@ def frames(
     from timeloupe.video.reader import VideoReader
 
     rows: list[dict[str, Any]] = []
+    written: dict[Path, bool] = {}
     with VideoReader(file, deadline_seconds=deadline_seconds(deadline)) as reader:
         if approximate == "keyframes":
             reader.check_times(times)
@@ -67,13 +70,16 @@ def frames(
             for number in range(len(chunk)):
                 rows.append(_row(chunk, number))
                 if save is not None:
-                    _save(save, file.stem, chunk, number)
+                    target = save / f"{file.stem}_{chunk.at_seconds[number]:013.6f}s.png"
+                    written[target] = _save(target, chunk.pixels[number]) or written.get(target, False)
     if as_json:
         typer.echo(json.dumps(rows, indent=2, allow_nan=False))
     else:
         _show(rows)
     if save is not None:
-        typer.echo(f"saved {len({row['at_seconds'] for row in rows})} pictures in {str(save)!r}", err=True)
+        new = sum(written.values())
+        old = f", {len(written) - new} were there already" if new < len(written) else ""
+        typer.echo(f"saved {new} pictures in {str(save)!r}{old}", err=True)
 
 
 def wanted_times(
@@ -140,17 +146,18 @@ def _row(chunk: Frames, number: int) -> dict[str, Any]:
     }
 
 
-def _save(folder: Path, stem: str, chunk: Frames, number: int) -> None:
+def _save(target: Path, pixels: np.ndarray) -> bool:
+    """Write a picture; return whether that was needed: the same may be there already."""
     from timeloupe.video.image import to_png
 
+    folder = target.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise boundary(
             "--save needs a folder that can be made", str(folder), "a folder", str(error)
         ) from error
-    target = folder / f"{stem}_{chunk.at_seconds[number]:010.3f}s.png"
-    picture = to_png(chunk.pixels[number])
+    picture = to_png(pixels)
     try:
         with target.open("xb") as out:
             out.write(picture)
@@ -158,8 +165,10 @@ def _save(folder: Path, stem: str, chunk: Frames, number: int) -> None:
         if not target.is_file() or target.read_bytes() != picture:
             name = str(target)
             raise ConfigError(f"{name!r} is there and is another file; use another --save folder") from None
+        return False
     except OSError as error:
         raise boundary("--save cannot write there", str(target), "a writable folder", str(error)) from error
+    return True
 
 
 def _show(rows: list[dict[str, Any]]) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from timeloupe.errors import VideoError
 from timeloupe.video.cache import FrameCache, FrameKey
+from timeloupe.video.container import MAX_PIXELS
 from timeloupe.video.decode import Decoder
 from timeloupe.video.index import FrameIndex, load_index
 from timeloupe.video.isolate import WorkerDecoder
@@ -26,6 +27,9 @@ from timeloupe.video.sampling import nearest_keyframes
 
 MAX_READ_BYTES = 8 * 2**30
 """Bound on the pixels of one read."""
+
+MAX_SIDE = 2**16
+"""Bound on the width and height asked for, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -151,12 +155,17 @@ class VideoReader:
         Raises:
             VideoError: A time is outside the video; a frame is damaged or missing (the message names the
                 stretch); the frames are more than ``MAX_READ_BYTES``; or the deadline passed.
-            ValueError: ``size_wh`` is not two positive numbers.
+            ValueError: ``size_wh`` is not two positive numbers, or a picture of more than ``MAX_PIXELS``.
         """
         index = self._index
         size = index.size_wh if size_wh is None else (int(size_wh[0]), int(size_wh[1]))
         if min(size) < 1:
             raise ValueError(f"size_wh must be two whole numbers >= 1, got {size_wh!r}")
+        if size_wh is not None and (max(size) > MAX_SIDE or size[0] * size[1] > MAX_PIXELS):
+            allowed = f"sides up to {MAX_SIDE:,} and {MAX_PIXELS:,} pixels in all"
+            raise ValueError(
+                f"size_wh is too large, got {size_wh!r}, allowed: {allowed}; ask for a smaller size_wh"
+            )
         requested = [float(time) for time in times]
         numbers = index.frames_at(requested)
         num_bytes = len(numbers) * size[0] * size[1] * 3
