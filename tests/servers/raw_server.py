@@ -76,7 +76,7 @@ def answering(answer: Answer) -> Iterator[RawServer]:
     handler = type("Handler", (RawHandler,), {"server_state": state, "answer": staticmethod(answer)})
     with _QuietServer(("127.0.0.1", 0), handler) as server:
         state.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:
             yield state
