@@ -38,17 +38,17 @@ _PATCH = 14
 
 
 @functools.cache
-def _memory(disk: str = "") -> Any:
+def _memory(disk: str = "", megabytes: int = 256) -> Any:
     """Return one cache for all reads of a workload; a job of single reads keeps nothing, like everyone else."""
     from timeloupe.video.cache import FrameCache
 
     if not any(_SHARED):
         return None
     if not disk:
-        return FrameCache(2**30)
+        return FrameCache(megabytes * 2**20)
     from timeloupe.video.disk_cache import DiskCache
 
-    return FrameCache(2**30, disk=DiskCache(disk, 2**34))
+    return FrameCache(megabytes * 2**20, disk=DiskCache(disk, 2**34))
 
 
 def _ours(path: str, times: Sequence[float], size: Size, cache: Any, **options: Any) -> Given:
@@ -81,6 +81,10 @@ def timeloupe_keyframes(path: str, times: Sequence[float], size: Size) -> Given:
 
 def timeloupe_worker(path: str, times: Sequence[float], size: Size) -> Given:
     return _ours(path, times, size, _memory(), deadline_seconds=20)
+
+
+def timeloupe_small_cache(path: str, times: Sequence[float], size: Size) -> Given:
+    return _ours(path, times, size, _memory(megabytes=160))
 
 
 def timeloupe_disk(path: str, times: Sequence[float], size: Size) -> Given:
@@ -235,6 +239,7 @@ READERS: dict[str, Reader] = {
     "timeloupe, no cache": Reader(timeloupe_no_cache, _OURS, ours=True),
     "timeloupe, keyframe skim": Reader(timeloupe_keyframes, _OURS, ours=True, keeps=True),
     "timeloupe, worker process": Reader(timeloupe_worker, _OURS, ours=True, keeps=True),
+    "timeloupe, 160 MB cache": Reader(timeloupe_small_cache, _OURS, ours=True, keeps=True),
     "timeloupe, warm disk": Reader(timeloupe_disk, _OURS, ours=True, keeps=True),
     "torchcodec": Reader(torchcodec, _TORCHCODEC),
     "torchcodec, resize after": Reader(torchcodec_resize_after, _TORCHCODEC),
