@@ -124,8 +124,11 @@ def test_a_long_grainy_skim_and_a_crop_fit_the_default_limit() -> None:
     request = ask(skim, crop, times=(tuple(range(256)), tuple(range(8))))
     form = WireForm(send="video")
     assert len(str(build_body(request, "m", form, PictureStore()))) < form.max_request_bytes
-    with pytest.raises(RequestTooLarge, match="264 frames as png .* send jpeg .*--max-request"):
-        build_body(request, "m", PNG_VIDEO, PictureStore())
+    both = ask(crop, crop[:2], times=(tuple(range(8)), (0, 1)))
+    tight = replace(PNG_VIDEO, max_request_bytes=2**20)
+    with pytest.raises(RequestTooLarge, match="10 frames as png .* send jpeg .*--max-request"):
+        build_body(both, "m", tight, PictureStore())
+    build_body(both, "m", replace(tight, image_format="jpeg"), PictureStore())
 
 
 def test_sampling_is_sent_as_asked() -> None:
