@@ -293,8 +293,8 @@ def notes_of(done: dict[str, Any]) -> list[str]:
         "growth MB: peak less what the process held after its imports. peak MB of a reader that starts other "
         "processes is the sum of their peaks.",
         "workload: 8 roll-outs of a skim of 128 frames and 3 crops of 10 s at 4 fps. 'skim read once': the others' "
-        "skim is counted once and not 8 times. Ours keeps up to 256 MB of frames there (160 MB in the row of that name), "
-        "which is most of its peak.",
+        "skim is counted once and not 8 times. Ours keeps up to 256 MB of frames there (160 MB in the row of that "
+        "name), which is most of its peak.",
         "decoded and minimum: frames that our decoder gave out, and the fewest that any exact decoder must decode.",
         "timeloupe, keyframe skim: skims show the nearest keyframes, so they are not the frames at those times.",
         "qwen-vl-utils delivers float32, which is not converted here. OpenCV's grab loop and the fps filter decode all "

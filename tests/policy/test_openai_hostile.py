@@ -192,7 +192,9 @@ def test_an_interrupt_ends_a_batch() -> None:
         request.server_state.ended.wait(300)
 
     code = (
-        "import sys; from timeloupe.policy.openai_server import GenerationRequest, OpenAIPolicy;"
+        # Whoever starts the tests in the background has the signal ignored, and so would the child.
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from timeloupe.policy.openai_server import GenerationRequest, OpenAIPolicy;"
         "policy = OpenAIPolicy(sys.argv[1], 'm', concurrency=2, timeout_seconds=3000);"
         "policy.generate([GenerationRequest(messages=())] * 5)"
     )
