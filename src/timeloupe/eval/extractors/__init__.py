@@ -1,0 +1,1 @@
+"""What official scripts read out of a model's text, fault for fault: times, option letters."""

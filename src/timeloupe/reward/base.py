@@ -1,0 +1,39 @@
+"""What a reward part is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from timeloupe.trajectory import Trajectory
+
+Judge = Callable[[str, str, str], float | None]
+"""(question, true answer, answer) -> agreement in [0, 1], or ``None`` if the judge could not tell."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a reward may look at beside the trajectory.
+
+    Attributes:
+        progress: Share of training that is done, in [0, 1]; schedules follow it.
+        log_prob_drop: Mean per-token log-probability of the reply on its own frames minus that on shuffled ones
+            (TaRO's temporal sensitivity); ``None`` if it was not measured.
+        log_prob_drop_threshold: What the drop is compared with, such as its group's mean; ``None`` likewise.
+        judge: Grades free-form answers; ``None`` = none is at hand.
+    """
+
+    progress: float = 0.0
+    log_prob_drop: float | None = None
+    log_prob_drop_threshold: float | None = None
+    judge: Judge | None = None
+
+
+class Part(Protocol):
+    """A reward part: trajectory, context and its constants -> a finite number in its stated range, or ``None``.
+
+    ``None`` = cannot be scored (no truth in the example, the machine failed, nothing to judge with), which is not zero.
+    """
+
+    def __call__(self, trajectory: Trajectory, context: Context, /, **constants: Any) -> float | None: ...
