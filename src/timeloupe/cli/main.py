@@ -41,6 +41,7 @@ COMMANDS = (
     Command(("probe",), "probe:probe", "Show length, frame rate, size, codec and start of a video."),
     Command(("frames",), "frames:frames", "Read the frames at given times."),
     Command(("view",), "view:view", "Write the episodes of a run as one page to open in a browser."),
+    Command(("score",), "score:score", "Score predictions as official scripts do, and strictly."),
     Command(("demo",), "demo:demo", "Watch the small model look closer, against a single pass."),
     Command(("world", "make"), "world:make", "Write procedural videos, questions about them and the truth."),
     Command(("train", "sft"), "train:sft", "Fine-tune a checkpoint, or train the small model from nothing."),
