@@ -114,12 +114,14 @@ def show(board: Scoreboard, all_figures: bool) -> None:
         console.print(Text(f"{count} episodes without an answer: {reason}", style="yellow"))
     width = max(len(table.mode) for table in board.tables) if board.tables else 0
     for table in board.tables:
-        line = f"{table.mode:<{width}}  {_words(table, all_figures)}  [{_counted(table, board.warning)}]"
+        line = (
+            f"{table.mode:<{width}}  {_words(table, all_figures)}  [{_counted(table, board.warnings(table))}]"
+        )
         console.print(Text(printable(line), style="red" if table.error else ""), soft_wrap=True)
     if board.trivial:
         console.print(Text("without looking, strict:", style="dim"))
     for name, table in board.trivial.items():
-        line = f"  {name:<15}  {_words(table, False)}  [{_counted(table, '')}]"
+        line = f"  {name:<15}  {_words(table, False)}  [{_counted(table, [])}]"
         console.print(Text(printable(line), style="dim"), soft_wrap=True)
     if board.interval is not None:
         words = f"strict, mean over rows with a 95 % interval by video: {board.interval}"
@@ -144,8 +146,7 @@ def _number(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def _counted(table: Table, warning: str) -> str:
+def _counted(table: Table, warnings: list[str]) -> str:
     """n of N, failures by reason, and what is missing: in the same line as the score."""
     failures = [f"{count} {reason}" for reason, count in table.failures.items()]
-    parts = [f"{table.num_scored} of {table.num_total} in the denominator", *failures]
-    return "; ".join([*parts, warning] if warning else parts)
+    return "; ".join([f"{table.num_scored} of {table.num_total} in the denominator", *failures, *warnings])

@@ -39,16 +39,15 @@ class Scoreboard:
     interval: Interval | None
     loaded: Loaded
 
-    @property
-    def warning(self) -> str:
-        """What of the predictions is not there, in a few words; "" if all is."""
-        parts = [
-            (self.num_missing, "missing"),
+    def warnings(self, table: Table) -> list[str]:
+        """Return what of the predictions is not there, in a few words each, as far as the table does not say so."""
+        counts = [
+            (0 if "missing" in table.failures else self.num_missing, "missing"),
             (self.num_empty, "empty"),
-            (len(self.loaded.unknown), "of ids that the benchmark does not have"),
+            (len(self.loaded.unknown), "with an id that the benchmark does not have"),
             (self.loaded.repeated, "repeated, the last one stands"),
         ]
-        return ", ".join(f"{count} {what}" for count, what in parts if count)
+        return [f"{count} {what}" for count, what in counts if count]
 
 
 def score(
