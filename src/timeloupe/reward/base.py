@@ -36,4 +36,7 @@ class Part(Protocol):
     ``None`` = cannot be scored (no truth in the example, the machine failed, nothing to judge with), which is not zero.
     """
 
-    def __call__(self, trajectory: Trajectory, context: Context, /, **constants: Any) -> float | None: ...
+    # What follows "/" is left open: a part names its own constants, by keyword only.
+    def __call__(
+        self, trajectory: Trajectory, context: Context, /, *args: Any, **constants: Any
+    ) -> float | None: ...
