@@ -64,7 +64,30 @@ def average_precisions(
         recall = found / counts[:, None, None]
     steps = np.diff(recall, axis=2, prepend=0.0)
     areas = np.sum(steps * envelope, axis=2)
-    return np.where(answered.any(axis=1)[:, None], areas, 0.0)
+    return np.where(answered.any(axis=1, keepdims=True), areas, 0.0)
+
+
+def first_window_overlaps(
+    firsts: Sequence[Window], truths: Sequence[Sequence[Window]]
+) -> NDArray[np.float64]:
+    """Return the overlap of each question's first window with the true window that it overlaps most: (questions,).
+
+    The true window is chosen by ``overlap_table`` (the first of equal ones, a NaN before all), but the value is the
+    intersection over the hull of the two, 0 where the hull has no length. Source: jayleicn/moment_detr@b7e553ac
+    standalone_eval/eval.py compute_mr_r1, which ReXTime took over.
+
+    Args:
+        firsts: One per question.
+        truths: At least one window per question.
+    """
+    true, labelled = _padded(truths)
+    answers = np.array([[window] for window in firsts], dtype=np.float64).reshape(-1, 1, 2)
+    overlaps = np.where(labelled, overlap_table(answers, true)[:, 0], -np.inf)
+    chosen = true[np.arange(len(true)), np.argmax(overlaps, axis=1)]
+    answer = answers[:, 0]
+    common = np.maximum(0, np.minimum(answer[:, 1], chosen[:, 1]) - np.maximum(answer[:, 0], chosen[:, 0]))
+    hull = np.maximum(answer[:, 1], chosen[:, 1]) - np.minimum(answer[:, 0], chosen[:, 0])
+    return np.divide(common, hull, out=np.zeros_like(common), where=hull != 0)
 
 
 def ranked_average_precisions(labels: NDArray[np.bool_], scores: Floats) -> NDArray[np.float64]:
