@@ -206,6 +206,43 @@ def option_letter(answer: str) -> str:
     return found.group(1) if found else answer
 
 
+def bare_options(options: Sequence[str]) -> tuple[str, ...]:
+    """Return the options without their letters, if every one of them has its own in front (``A. x``, ``(A) x``)."""
+    found = [re.match(r"\s{0,8}\(?([A-Z])[.):]\s{0,8}", option) for option in options]
+    if all(mark and mark.group(1) == letter for mark, letter in zip(found, LETTERS, strict=False)):
+        return tuple(
+            option[mark.end() :] if mark else option for option, mark in zip(options, found, strict=True)
+        )
+    return tuple(options)
+
+
+def lmms_eval_samples(records: Sequence[Record], metric: str, id_field: str) -> dict[str, str] | None:
+    """Return the texts by id of a ``*_samples_*.jsonl`` of lmms-eval; ``None`` if the records are none.
+
+    Args:
+        records: The lines.
+        metric: What the task's own result is called in a line, such as ``videomme_perception_score``.
+        id_field: The field of that result which tells the question.
+
+    Raises:
+        RecordError: A line has no such result, or no reply.
+    """
+    if not records or "filtered_resps" not in records[0].fields:
+        return None
+    found: dict[str, str] = {}
+    for record in records:
+        result = record.value(metric)
+        if not isinstance(result, dict):
+            raise record.fault(metric, f"must be an object, got {result!r:.80}")
+        reply = record.value("filtered_resps")
+        while isinstance(reply, list) and reply:
+            reply = reply[0]
+        if not isinstance(reply, str):
+            raise record.fault("filtered_resps", f"must hold a text, got {reply!r:.80}")
+        found[Record(f"{record.where}, {metric}", result).text(id_field)] = reply
+    return found
+
+
 def letter_of(options: Sequence[str], answer: str) -> str:
     """Return the letter of the LAST option that is the answer, as the scripts do; the text itself if none is."""
     found = [at for at, option in enumerate(options) if option == answer]

@@ -35,9 +35,17 @@ class Count:
         """
         if self.total:
             return self.right / self.total
-        if if_none is None:
-            raise OfficialError("ZeroDivisionError", "division by zero")
-        return if_none
+        return _or_raise(if_none)
+
+    def percent(self, if_none: float | None = None) -> float:
+        """Return 100 times ``right`` by ``total``, in this order, which decides the last digit.
+
+        Raises:
+            OfficialError: There is no row and no ``if_none``.
+        """
+        if self.total:
+            return 100 * self.right / self.total
+        return _or_raise(if_none)
 
 
 @dataclass
@@ -58,6 +66,14 @@ class Marks:
         """Return the count of the rows for which ``among`` holds."""
         rights = [right for row, right in self.by_row if right is not None and among(row)]
         return Count(sum(rights), len(rights))
+
+    def by_group(self, name: str) -> dict[str, Count]:
+        """Return the count of each value of a group, in the order in which they first come."""
+        rights: dict[str, list[bool]] = {}
+        for row, right in self.by_row:
+            if right is not None and name in row.groups:
+                rights.setdefault(row.groups[name], []).append(right)
+        return {value: Count(sum(some), len(some)) for value, some in rights.items()}
 
     def table(self, script: str, figures: Mapping[str, Any], unit: str) -> Table:
         """Return the table of a script's figures."""
@@ -105,21 +121,15 @@ def printed(value: float, digits: int) -> float:
     return float(f"{value:.{digits}f}")
 
 
-def percent(count: Count, digits: int, if_none: float | None = None) -> float:
-    """Return a percentage as the script prints it.
-
-    Raises:
-        OfficialError: There is no row and no ``if_none``.
-    """
-    return printed(100 * count.share(if_none), digits)
+def printed_percent(share: float, digits: int) -> float:
+    """Return a share as Python's ``%`` format prints it."""
+    return float(f"{share:.{digits}%}"[:-1])
 
 
-def first_or_a(text: str, letters: str) -> str:
-    """Return the first character if it is one of ``letters``, else "A", which a row without answer is so given.
-
-    Source: VideoTemp-o3 eval/score.py (videotemp, lvbench, videommmu), at Kwai-Keye/VideoTemp-o3@e30b4d98.
-    """
-    return text[0] if text and text[0] in letters else "A"
+def _or_raise(if_none: float | None) -> float:
+    if if_none is None:
+        raise OfficialError("ZeroDivisionError", "division by zero")
+    return if_none
 
 
 def groups_of(rows: Iterable[Row], name: str) -> list[str]:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from timeloupe.errors import RecordError
 from timeloupe.eval import strict
+from timeloupe.eval.extractors.letters import videotemp_first
 from timeloupe.eval.letter_files import Record, existing, option_letter, read_records, split_options
-from timeloupe.eval.letter_scripts import VIDEOTEMP_O3, first_or_a, marks, percent
+from timeloupe.eval.letter_scripts import VIDEOTEMP_O3, marks, printed_percent
 from timeloupe.eval.official import OfficialError
 from timeloupe.eval.scoring import Benchmark, Predictions, Row, Table, Window
 
@@ -90,17 +91,17 @@ def official(rows: Sequence[Row], predictions: Predictions) -> Table:
         answer = str(row.raw["answer"])
         if not answer:
             raise OfficialError("IndexError", "string index out of range")
-        return answer[0] == first_or_a(text, "ABCDE")
+        return answer[0] == videotemp_first(text)
 
     found = marks(rows, predictions, mark)
     figures: dict[str, float] = {}
     for name, _ in PARTS:
         count = found.count(lambda row, name=name: row.groups["part"] == name)
         figures |= {f"{name} correct": count.right, f"{name} total": count.total}
-        figures[f"{name} Acc"] = percent(count, 2, if_none=0.0)
+        figures[f"{name} Acc"] = printed_percent(count.share(if_none=0.0), 2)
     everything = found.count()
     figures |= {"Overall correct": everything.right, "Overall total": everything.total}
-    figures["Overall Acc"] = percent(everything, 2)
+    figures["Overall Acc"] = printed_percent(everything.share(), 2)
     return found.table(VIDEOTEMP_O3, figures, "percent")
 
 
