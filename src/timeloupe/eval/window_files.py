@@ -64,6 +64,18 @@ def finite(record: Record, name: str) -> float:
     return float(value)
 
 
+def best_or_all(given: Any) -> Any:
+    """Return the answer that a prediction stands for where only one counts.
+
+    Of windows with scores that is the best one (the first of equal ones), as a list of one; texts and windows without
+    scores are returned as they are.
+    """
+    if not isinstance(given, list) or not given:
+        return given
+    scored = [one for one in given if isinstance(one, list | tuple) and len(one) > 2 and is_number(one[2])]
+    return [max(scored, key=lambda window: window[2])] if len(scored) == len(given) else given
+
+
 def each_once(records: Sequence[Record], name: str) -> dict[str, Record]:
     """Return the records by the text of a field.
 

@@ -24,9 +24,19 @@ from timeloupe.eval.benchmarks.qvhighlights_scripts import (
     windows_of,
 )
 from timeloupe.eval.detection import average_precisions, hits_at_one, ranked_average_precisions
+from timeloupe.eval.grounding_scripts import taro, time_r1
+from timeloupe.eval.grounding_tensors import etchat, museg_tal, videomind
 from timeloupe.eval.letter_files import Record, existing, read_records
-from timeloupe.eval.scoring import Benchmark, Predictions, Row, Table
-from timeloupe.eval.window_files import each_once, finite, is_number, numbers, scored_windows, windows
+from timeloupe.eval.scoring import Benchmark, Predictions, Row, Scorer, Table
+from timeloupe.eval.window_files import (
+    best_or_all,
+    each_once,
+    finite,
+    is_number,
+    numbers,
+    scored_windows,
+    windows,
+)
 from timeloupe.grounding import tiou
 
 FILES = "highlight_val_release.jsonl of jayleicn/moment_detr, or the copy of it in oceanflowlab/TaRO"
@@ -104,7 +114,7 @@ def strict(rows: Sequence[Row], predictions: Predictions) -> Table:
     call no clip very good are left out, and a query without any such clip is unscored. Figures of a part that no
     prediction has are ``None``.
     """
-    firsts = {row.id: _first(predictions.get(row.id)) for row in rows}
+    firsts = {row.id: best_or_all(windows_of(predictions.get(row.id))) for row in rows}
     has_windows = any(first is not None for first in firsts.values())
     has_saliency = any(saliency(predictions.get(row.id)) is not None for row in rows)
     failures: Counter[str] = Counter()
@@ -123,17 +133,6 @@ def strict(rows: Sequence[Row], predictions: Predictions) -> Table:
         if not has_windows:
             num_scored, values = len(hits), hits
     return Table("strict", figures, "fraction", num_scored, len(rows), dict(failures), values)
-
-
-def _first(prediction: Any) -> Any:
-    """Return the answer that is judged alone: of scored windows the best one; texts and plain windows as they are."""
-    given = windows_of(prediction)
-    if not isinstance(given, list) or not given:
-        return given
-    scored = [window for window in given if isinstance(window, list | tuple) and len(window) > 2]
-    if len(scored) != len(given) or not all(is_number(window[2]) for window in scored):
-        return given
-    return [max(scored, key=lambda window: window[2])]
 
 
 def _recalls(rows: Sequence[Row], firsts: Predictions) -> dict[str, float | None]:
@@ -217,6 +216,15 @@ def _clip_scores(given: Any, num_clips: int) -> NDArray[np.float64] | None:
     return np.append(scores, np.full(num_clips - len(scores), scores.min() - 1))
 
 
+def _of_windows(script: Scorer) -> Scorer:
+    """Return a script of temporal grounding that takes the windows of a record."""
+
+    def scorer(rows: Sequence[Row], predictions: Predictions) -> Table:
+        return script(rows, {id: windows_of(prediction) for id, prediction in predictions.items()})
+
+    return scorer
+
+
 BENCHMARK = Benchmark(
     name="qvhighlights",
     title="QVHighlights",
@@ -226,6 +234,11 @@ BENCHMARK = Benchmark(
     official={
         "moment_detr": moment_detr,
         "timesuite_vhd": timesuite,
+        "taro": _of_windows(taro),
+        "time-r1": _of_windows(time_r1),
+        "museg-tal": _of_windows(museg_tal),
+        "etchat": _of_windows(etchat),
+        "videomind": _of_windows(videomind),
     },
     strict=strict,
     read_predictions=read_predictions,
