@@ -1,8 +1,8 @@
 """What the official scripts of temporal grounding make of texts and windows, fault for fault.
 
 A prediction is the model's text, which each script reads with its own extractor, or a list of windows (one pair, or
-``[start, end]`` pairs, best first), which it takes as read; an empty list is an answer that names nothing. Scripts score
-a result file, so a row without a prediction is not in it and leaves the denominator (``num_scored`` says so).
+``[start, end]`` pairs, best first), which it takes as read; an empty list is an answer that names nothing. Scripts
+score a result file, so a row without a prediction is not in it and leaves the denominator (``num_scored`` says so).
 
 The scripts in single precision are in ``grounding_tensors``.
 """
@@ -26,6 +26,9 @@ Judge = Callable[[Any, Sequence[Window]], Judgement]
 """(prediction, true windows) -> what the script makes of them."""
 
 THRESHOLDS = (0.3, 0.5, 0.7)
+
+NOTHING_JUDGED: dict[str, float] = {"IOU@3": 0, "IOU@5": 0, "IOU@7": 0, "mIOU": 0}
+"""What lmms-eval reports when there is nothing to report on."""
 
 
 def answered(rows: Sequence[Row], predictions: Predictions) -> list[tuple[Row, Any]]:
@@ -98,7 +101,7 @@ def judge_taro(prediction: Any, windows: Sequence[Window]) -> Judgement:
     found = segments_of(prediction, "TaRO.extract_time")
     if not found:
         return None, 0.0
-    return found[0], max((hull_iou(found[0], window, "zero") for window in windows), default=0.0)
+    return found[0], max((hull_iou(window, found[0], "zero") for window in windows), default=0.0)
 
 
 def judge_time_r1(prediction: Any, windows: Sequence[Window]) -> Judgement:
@@ -116,7 +119,7 @@ def judge_videotemp(prediction: Any, windows: Sequence[Window]) -> Judgement:
 def judge_timelens(prediction: Any, windows: Sequence[Window]) -> Judgement:
     """TimeLens: the first pair, not turned round; no pair is (-100, -100), which overlaps nothing."""
     found = segments_of(prediction, "TimeLens.extract_time (all pairs; first is scored)")
-    return (found[0] if found else None), hull_iou(found[0] if found else (-100, -100), windows[0], "raise")
+    return (found[0] if found else None), hull_iou(windows[0], found[0] if found else (-100, -100), "raise")
 
 
 def judge_lmms_timelens(prediction: Any, windows: Sequence[Window]) -> Judgement:
@@ -131,7 +134,7 @@ def judge_lmms(prediction: Any, windows: Sequence[Window]) -> Judgement:
         found = segments_of(prediction, "lmms-eval HEAD charades_sta.utils.extract_time")
     except OfficialError:
         found = []
-    return (found[0], hull_iou(found[0], windows[0], "zero")) if found and windows else (None, 0.0)
+    return (found[0], hull_iou(windows[0], found[0], "zero")) if found and windows else (None, 0.0)
 
 
 def judge_lmms_tvg(prediction: Any, windows: Sequence[Window]) -> Judgement:
@@ -145,7 +148,7 @@ def judge_lmms_tvg(prediction: Any, windows: Sequence[Window]) -> Judgement:
 def judge_timesuite(prediction: Any, windows: Sequence[Window]) -> Judgement:
     """TimeChat and TimeSuite: the first segment, turned round; without one the row is passed over, which counts 0."""
     found = segments_of(prediction, "TimeChat/TimeSuite.format_tvg.extract_time")
-    return (found[0], hull_iou(found[0], windows[0], "raise")) if found else (None, 0.0)
+    return (found[0], hull_iou(windows[0], found[0], "raise")) if found else (None, 0.0)
 
 
 # -- the scripts -------------------------------------------------------------------------------------------------------
@@ -177,7 +180,7 @@ def time_r1(rows: Sequence[Row], predictions: Predictions) -> Table:
     done = list(last.values())
     judged = [judge_time_r1(prediction, _windows(row)) for row, prediction in done]
     ious = [iou for _, iou in judged]
-    figures = _strictly_above(ious) if ious else dict.fromkeys(("mIoU", "R@0.3", "R@0.5", "R@0.7", "avg"))
+    figures: dict[str, Any] = _strictly_above(ious) if ious else {"mIoU": None, "avg": None}
     return score_table("time-r1", figures, "percent", rows, _judged(done, judged))
 
 
@@ -208,7 +211,7 @@ def lmms_timelens(rows: Sequence[Row], predictions: Predictions) -> Table:
             judged[key] = judge_lmms_timelens(prediction, _windows(row))
         except OfficialError:
             continue
-    figures = _percents(judged, "IOU@{}") if judged else dict.fromkeys(("IOU@3", "IOU@5", "IOU@7", "mIOU"), 0)
+    figures = _percents(judged, "IOU@{}") if judged else NOTHING_JUDGED
     return score_table("lmms-eval-timelens", figures, "percent", rows, _of_keys(keyed, judged))
 
 
@@ -220,7 +223,7 @@ def lmms(rows: Sequence[Row], predictions: Predictions) -> Table:
     """
     keyed = by_key(rows, predictions, cleaned=False)
     judged = {key: judge_lmms(prediction, row.windows) for key, (row, prediction) in keyed.items()}
-    figures = _percents(judged, "IOU@{}") if judged else dict.fromkeys(("IOU@3", "IOU@5", "IOU@7", "mIOU"), 0)
+    figures = _percents(judged, "IOU@{}") if judged else NOTHING_JUDGED
     return score_table("lmms-eval", figures, "percent", rows, _of_keys(keyed, judged))
 
 
@@ -377,15 +380,14 @@ def _of_keys(
     return ((keyed[key][0].id, iou, segment is None) for key, (segment, iou) in judged.items())
 
 
-SCRIPTS: dict[str, Scorer] = {
+OF_TEXTS: dict[str, Scorer] = {
     "taro": taro,
     "time-r1": time_r1,
     "timelens": timelens,
-    "lmms-eval-timelens": lmms_timelens,
     "lmms-eval": lmms,
     "lmms-eval-tvg": lmms_tvg,
     "timesuite": timesuite,
     "timesuite-sample": timesuite_sample,
     "videotemp-o3": videotemp,
 }
-"""Short name -> scorer."""
+"""Short name -> scorer of grounding with one true window."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from timeloupe.eval.extractors.times import museg_answer
 from timeloupe.eval.grounding_scripts import Judgement, answered, score_table, segments_of
 from timeloupe.eval.official import OfficialError
 from timeloupe.eval.scoring import Predictions, Row, Scorer, Table, Window
@@ -45,16 +46,6 @@ def temporal_iop(ones: Sequence[Sequence[float]], twos: Sequence[Sequence[float]
 
 
 # -- MUSEG -------------------------------------------------------------------------------------------------------------
-
-_OPEN, _CLOSE = "<answer>", "</answer>"
-
-
-def museg_answer(text: str) -> str:
-    """Return what MUSEG's inference keeps of a reply: the inside of its one pair of answer tags, else ""."""
-    if text.count(_OPEN) != 1 or text.count(_CLOSE) != 1:
-        return ""
-    start, end = text.index(_OPEN) + len(_OPEN), text.index(_CLOSE)
-    return text[start:end].strip() if start <= end else ""
 
 
 def museg_segments(prediction: Any, *, tagged: bool) -> list[Window]:
@@ -254,12 +245,12 @@ def _tensor(windows: Sequence[Sequence[float]]) -> np.ndarray:
         return np.asarray([window[:2] for window in windows], dtype=np.float32).reshape(-1, 2)
 
 
-SCRIPTS: dict[str, Scorer] = {
+OF_TEXTS: dict[str, Scorer] = {
     "museg": museg_tvg,
     "museg-untagged": museg_tvg_untagged,
-    "museg-tal": museg_tal,
     "etbench": etbench_tvg,
-    "etchat": etchat,
-    "videomind": videomind,
 }
-"""Short name -> scorer."""
+"""Short name -> scorer of texts with one true window."""
+
+OF_WINDOWS: dict[str, Scorer] = {"etchat": etchat, "videomind": videomind}
+"""Short name -> scorer of windows that a model gives otherwise than in words."""

@@ -1,0 +1,37 @@
+"""ActivityNet Captions (Krishna et al. 2017) as a grounding task: the one moment that a sentence describes.
+
+Of the 15,933 rows of TaRO's file 115 end past the video, and 10,589 queries have blanks around them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from timeloupe.eval import grounding_scripts, grounding_tensors, strict
+from timeloupe.eval.grounding_files import load_rows
+from timeloupe.eval.grounding_predictions import read_predictions
+from timeloupe.eval.scoring import Benchmark, Row
+
+FILES = "activitynet_val_1.jsonl (TaRO), or val_1.json or val_2.json as first released"
+
+
+def load(path: Path) -> list[Row]:
+    """Return the rows of an annotation file of any layout of ``grounding_files``.
+
+    Raises:
+        MissingError: There is no such file.
+        RecordError: A record is not valid; the message names line and field.
+    """
+    return load_rows(path, FILES)
+
+
+BENCHMARK = Benchmark(
+    name="activitynet_captions",
+    title="ActivityNet Captions",
+    split="val_1",
+    files=FILES,
+    load=load,
+    official=grounding_scripts.OF_TEXTS | grounding_tensors.OF_TEXTS,
+    strict=strict.grounding,
+    read_predictions=read_predictions,
+)

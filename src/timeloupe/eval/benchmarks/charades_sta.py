@@ -1,0 +1,39 @@
+"""Charades-STA (Gao et al. 2017): the one moment of a short indoor video that a sentence describes.
+
+Copies of the test set differ: TaRO's ends are cut at the video's end (551 of 3720 rows) and seven of its queries end at
+a comma; MUSEG's, TimeSuite's and the first release agree with each other. Say with a figure which one it is of.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from timeloupe.eval import grounding_scripts, grounding_tensors, strict
+from timeloupe.eval.grounding_files import load_rows
+from timeloupe.eval.grounding_predictions import read_predictions
+from timeloupe.eval.scoring import Benchmark, Row
+
+FILES = "charades_sta_test.jsonl (TaRO) or .txt (first release), charades_sta.json (MUSEG) or "
+FILES += "test.caption_coco_format.json (TimeSuite)"
+
+
+def load(path: Path) -> list[Row]:
+    """Return the rows of an annotation file of any layout of ``grounding_files``.
+
+    Raises:
+        MissingError: There is no such file.
+        RecordError: A record is not valid; the message names line and field.
+    """
+    return load_rows(path, FILES)
+
+
+BENCHMARK = Benchmark(
+    name="charades_sta",
+    title="Charades-STA",
+    split="test",
+    files=FILES,
+    load=load,
+    official=grounding_scripts.OF_TEXTS | grounding_tensors.OF_TEXTS,
+    strict=strict.grounding,
+    read_predictions=read_predictions,
+)

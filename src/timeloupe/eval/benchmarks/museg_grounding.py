@@ -1,0 +1,38 @@
+"""THUMOS14 and THUMOS15 in MUSEG's form: every moment of a video that shows an action, one to many per question.
+
+The files have no durations, so windows of the strict mode are not cut at the video's end.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from timeloupe.eval import strict
+from timeloupe.eval.grounding_files import load_rows
+from timeloupe.eval.grounding_predictions import read_predictions
+from timeloupe.eval.grounding_tensors import museg_tal, museg_tvg
+from timeloupe.eval.scoring import Benchmark, Row
+
+FILES = "thumos14.json or thumos15.json of THUNLP-MT/MUSEG"
+
+
+def load(path: Path) -> list[Row]:
+    """Return the rows of an annotation file of any layout of ``grounding_files``.
+
+    Raises:
+        MissingError: There is no such file.
+        RecordError: A record is not valid; the message names line and field.
+    """
+    return load_rows(path, FILES, "multi_segment")
+
+
+BENCHMARK = Benchmark(
+    name="museg_grounding",
+    title="THUMOS14/15 (MUSEG)",
+    split="validation",
+    files=FILES,
+    load=load,
+    official={"museg-tal": museg_tal, "museg": museg_tvg},
+    strict=strict.multi_segment,
+    read_predictions=read_predictions,
+)

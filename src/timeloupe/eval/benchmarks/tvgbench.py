@@ -1,0 +1,38 @@
+"""TVGBench (Wang et al. 2025, Time-R1): 800 moments from five data sets, 252 of them in a part of a longer video.
+
+All times of a row with a ``clip``, true and predicted, count from the clip's start; ``clip`` says where it lies in the
+video file. Faults of the labels: 11 windows have no length and 27 end past the video.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from timeloupe.eval import grounding_scripts, grounding_tensors, strict
+from timeloupe.eval.grounding_files import load_rows
+from timeloupe.eval.grounding_predictions import read_predictions
+from timeloupe.eval.scoring import Benchmark, Row
+
+FILES = "tvgbench.json (Time-R1) or tvgbench.jsonl (TaRO)"
+
+
+def load(path: Path) -> list[Row]:
+    """Return the rows of an annotation file of any layout of ``grounding_files``.
+
+    Raises:
+        MissingError: There is no such file.
+        RecordError: A record is not valid; the message names line and field.
+    """
+    return load_rows(path, FILES)
+
+
+BENCHMARK = Benchmark(
+    name="tvgbench",
+    title="TVGBench",
+    split="test",
+    files=FILES,
+    load=load,
+    official=grounding_scripts.OF_TEXTS | grounding_tensors.OF_TEXTS,
+    strict=strict.grounding,
+    read_predictions=read_predictions,
+)
