@@ -1,16 +1,14 @@
-"""How E.T. Bench's own script reads times out of answers: ``tvg_format``, ``dvc_format`` and what they call.
+"""How E.T. Bench's own script reads times and sentences out of dense captions: ``dvc_format`` and what it calls.
 
 Source: THUNLP-MT/MUSEG@889565e78b21, data/eval/et_bench/compute_metrics.py, which is E.T. Bench's compute_metrics.py
 (Liu et al. 2024, "E.T. Bench", section 4). Faults of the script are kept; an exception that leaves the script is an
-``OfficialError``.
+``OfficialError``. Answers to the other tasks are read by ``timeloupe.eval.extractors.times.etbench``.
 
 Deviations:
 
-1. ``tvg_format`` has a last branch for ``H:MM:SS``. It is left out: it runs only where fewer than two numbers were
-   found, and every clock time that it could find has such a number, so it never makes a pair.
-2. The script strikes out each time span everywhere in the text, one span after the other, which takes time quadratic
+1. The script strikes out each time span everywhere in the text, one span after the other, which takes time quadratic
    in the length. Beyond ``MAX_STRUCK_CHARACTERS`` of such work all are struck out in one pass, each in its own place.
-3. Patterns are written so that a hostile text cannot make them go back; what they find is the same.
+2. Patterns are written so that a hostile text cannot make them go back; what they find is the same.
 """
 
 from __future__ import annotations
@@ -29,37 +27,13 @@ MAX_STRUCK_CHARACTERS = 200_000_000
 # The script's number: digits, any number of dots, digits. "3..5" is one, and float() then fails on it.
 _NUMBER = r"\d++\.*+\d*+"
 _DASHED = re.compile(rf"(?<!\d)({_NUMBER})\s*+-\s*+({_NUMBER})")
-_TO = re.compile(rf"(?<!\d)({_NUMBER})\s*+(?<= )to \s*+({_NUMBER})")
 _CLOCK = re.compile(rf"(?<!\d){_NUMBER}:{_NUMBER}")
 _LOOSE_NUMBER = re.compile(r"\d+\.*\d*(?!\.)")
-_WORD_NUMBER = re.compile(r"\b\d+(?:\.\d+)?\b")
-_SENTENCE_ENDS = re.compile(r"[!?\n]")
-_SPEAKS_OF_TIME = ("start", "end", "happen")
 _START_TIME = re.compile(rf"start(?:ing)? time: ({_NUMBER})(?:s| seconds)?", re.IGNORECASE)
 _END_TIME = re.compile(rf"end(?:ing)? time: ({_NUMBER})(?:s| seconds)?", re.IGNORECASE)
 _DESCRIPTION = re.compile(r"description: (.*)")
 _BULLET = re.compile(r"\*\s*(.*)")
 _START_AND_END = re.compile(rf"start time {_NUMBER}, end time {_NUMBER}")
-
-
-def tvg_format(answer: str) -> Times | None:
-    """Return the (start, end) pairs in seconds that the script reads from an answer, or ``None`` if it reads none.
-
-    All ``a - b`` of the text; if there is none, all ``a to b``; if there is none, the first number of each sentence
-    that speaks of a start, an end or a happening, by two. Reversed pairs are turned round. A minus sign is a dash.
-
-    Raises:
-        OfficialError: ``ValueError``, where a number has two dots in a row.
-    """
-    text = answer.lower()
-    pairs = [[_float(one), _float(two)] for one, two in _DASHED.findall(text) or _TO.findall(text)]
-    if not pairs:
-        sentences = (
-            part for part in _SENTENCE_ENDS.split(text) if any(word in part for word in _SPEAKS_OF_TIME)
-        )
-        times = [float(found[0]) for part in sentences if (found := _WORD_NUMBER.search(part))]
-        pairs = [[one, two] for one, two in zip(times[::2], times[1::2], strict=False)]
-    return [[one, two] if two > one else [two, one] for one, two in pairs] or None
 
 
 def extract_time_part(time_part: str) -> list[str]:
