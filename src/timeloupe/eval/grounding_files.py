@@ -7,7 +7,7 @@ The layout is told by what is in the file, never by its name:
 3. JSON ``{"annotations": [image_id, caption, timestamp, id]}`` (TimeChat, TimeSuite)
 4. lines ``video start end##sentence`` (Charades-STA as first released)
 5. JSON list of ``path, question, answer "s-e", start, end, duration`` (Time-R1)
-6. JSON by video of ``duration, timestamps, sentences`` (ActivityNet Captions) or ``duration, spans, queries`` (TimeLens)
+6. JSON by video of ``duration, timestamps, sentences`` (ActivityNet Captions) or ``duration, spans, queries``
 7. JSON or JSONL with keys ``video>>>query>>>window`` (TimeLens, lmms-eval): the truth stands in the key
 8. records of ``video, caption, timestamp`` or ``video_path, query, span`` (data sets of lmms-eval)
 9. records of ``duration, timestamp`` with ``question`` and ``videos`` (VideoTemp-Bench)
@@ -218,78 +218,6 @@ def _videotemp(record: Record, at: int, task: Task) -> Row:
         video=videos[0] if videos else record.text("video") if record.has("video") else "",
         question=record.text("question") if record.has("question") else "", task=task,
         answer=record.text("answer") if record.has("answer") else None,
-        windows=(_window(record, "timestamp"),), duration_seconds=duration,
-        groups={"duration": part_of(duration)}, raw=record.fields,
-    )  # fmt: skip
-
-
-_READERS:
-        if all(name in record.fields for name in needed):
-            return read(record, at, task)
-    raise RecordError(f"{record.where} has fields {sorted(record.fields)[:10]}, known layouts have {LAYOUTS}")
-
-
-def _moment(record: Record, at: int, task: Task) -> Row:
-    clip = None
-    if record.has("video_start") or record.has("video_end"):
-        clip = (finite(record, "video_start"), finite(record, "video_end"))
-    return Row(
-        id=record.text("qid"), video=record.text("video_file" if record.has("video_file") else "vid"),
-        question=record.text("query"), task=task, windows=windows(record, "relevant_windows"),
-        duration_seconds=_duration(record), clip=clip, raw=record.fields,
-    )  # fmt: skip
-
-
-def _museg(record: Record, at: int, task: Task) -> Row:
-    return Row(
-        id=str(at), video=record.text("video"), question=record.text("question"), task=task,
-        windows=windows(record, "groundtruth"), duration_seconds=_duration(record), raw=record.fields,
-    )  # fmt: skip
-
-
-def _captioned(record: Record, at: int, task: Task) -> Row:
-    video = record.text("image_id" if "image_id" in record.fields else "video")
-    return Row(
-        id=record.text("id") if record.has("id") else str(at), video=video,
-        question=record.text("caption"), task=task, windows=(_window(record, "timestamp"),),
-        duration_seconds=_duration(record), raw=record.fields,
-    )  # fmt: skip
-
-
-def _time_r1(record: Record, at: int, task: Task) -> Row:
-    match = _SPAN.fullmatch(record.text("answer"))
-    if match is None:
-        raise record.fault("answer", f"must be 'start-end' in seconds, got {record.fields['answer']!r:.80}")
-    start, end = (_number(record.where, "answer", part) for part in match.groups())
-    clip = None
-    if record.has("start") or record.has("end"):
-        clip = (finite(record, "start"), finite(record, "end"))
-    names = {"source": "dataset_name", "semantics": "qsemtype"}
-    groups = {group: record.text(name) for group, name in names.items() if record.has(name)}
-    return Row(
-        id=record.text("qid") if record.has("qid") else f"test{at}", video=record.text("path"),
-        question=record.text("question"), task=task, windows=((start, end),),
-        duration_seconds=_duration(record), clip=clip, groups=groups, raw=record.fields,
-    )  # fmt: skip
-
-
-def _keyed(record: Record, at: int, task: Task) -> Row:
-    video = record.text("video_path" if "video_path" in record.fields else "video")
-    span = record.value("span")
-    nested = isinstance(span, list) and bool(span) and isinstance(span[0], list)
-    return Row(
-        id=record.text("key") if record.has("key") else str(at), video=video, question=record.text("query"),
-        task=task, windows=windows(record, "span") if nested else (_window(record, "span"),),
-        duration_seconds=_duration(record) or _duration_of_prediction(record), raw=record.fields,
-    )  # fmt: skip
-
-
-def _videotemp(record: Record, at: int, task: Task) -> Row:
-    duration = finite(record, "duration")
-    videos = record.texts("videos") if record.has("videos") else ()
-    return Row(
-        id=str(at), video=videos[0] if videos else record.text("video") if record.has("video") else "",
-        question=record.text("question") if record.has("question") else "", task=task,
         windows=(_window(record, "timestamp"),), duration_seconds=duration,
         groups={"duration": part_of(duration)}, raw=record.fields,
     )  # fmt: skip
