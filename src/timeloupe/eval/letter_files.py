@@ -6,7 +6,7 @@ import csv
 import json
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -214,6 +214,41 @@ def bare_options(options: Sequence[str]) -> tuple[str, ...]:
             option[mark.end() :] if mark else option for option, mark in zip(options, found, strict=True)
         )
     return tuple(options)
+
+
+class Places:
+    """Which row a line of an output is about, where lines have no id: rows by what a line says of its question.
+
+    Rows that are alike in it are taken in order; a further line of that kind is of the last of them.
+    """
+
+    def __init__(self, keys: Iterable[tuple[Hashable, str]]) -> None:
+        self._ids: dict[Hashable, list[str]] = {}
+        self._taken: dict[Hashable, int] = {}
+        for key, id in keys:
+            self._ids.setdefault(key, []).append(id)
+
+    def take(self, key: Hashable, where: str) -> str:
+        """Return the id of the next row of that key.
+
+        Raises:
+            RecordError: There is none.
+        """
+        ids = self._ids.get(key)
+        if ids is None:
+            raise RecordError(f"{where}: the annotations have no such question, looked for {key!r:.200}")
+        at = self._taken.get(key, 0)
+        self._taken[key] = at + 1
+        return ids[min(at, len(ids) - 1)]
+
+
+def reply_of(record: Record, name: str = "response") -> str:
+    """Return the reply of a line; null is an empty reply.
+
+    Raises:
+        RecordError: There is no such field, or it is no text.
+    """
+    return "" if record.value(name) is None else record.text(name)
 
 
 def lmms_eval_samples(records: Sequence[Record], metric: str, id_field: str) -> dict[str, str] | None:

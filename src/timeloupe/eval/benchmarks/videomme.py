@@ -23,6 +23,7 @@ from timeloupe.eval.letter_files import (
     lmms_eval_samples,
     option_letter,
     read_records,
+    reply_of,
 )
 from timeloupe.eval.letter_scripts import (
     LMMS_EVAL,
@@ -257,7 +258,7 @@ def read_predictions(path: Path, rows: Sequence[Row]) -> Predictions:
         if record.has("missing") and record.value("missing"):
             continue
         for question in record.records("questions") if record.has("questions") else [record]:
-            found[question.text("question_id")] = question.text("response")
+            found[question.text("question_id")] = reply_of(question)
     if not found:
         raise RecordError(f"{path} holds no responses")
     return found

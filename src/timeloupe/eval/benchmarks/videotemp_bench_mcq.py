@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from timeloupe.errors import RecordError
 from timeloupe.eval import strict
 from timeloupe.eval.extractors.letters import videotemp_first
-from timeloupe.eval.letter_files import Record, existing, option_letter, read_records, split_options
+from timeloupe.eval.letter_files import (
+    Places,
+    Record,
+    existing,
+    option_letter,
+    read_records,
+    reply_of,
+    split_options,
+)
 from timeloupe.eval.letter_scripts import VIDEOTEMP_O3, marks, printed_percent
 from timeloupe.eval.official import OfficialError
 from timeloupe.eval.scoring import Benchmark, Predictions, Row, Table, Window
@@ -114,22 +121,16 @@ def read_predictions(path: Path, rows: Sequence[Row]) -> Predictions:
     Raises:
         RecordError: A line has no ``response``, or is of no row.
     """
-    places: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
-    for row in rows:
-        places[_key(row.raw)].append(row.id)
+    places = Places((_key(row.raw), row.id) for row in rows)
     found: dict[str, str] = {}
     for record in read_records(path):
-        known = [record.text("id")] if record.has("id") else places.get(_key(record.fields), [])
-        free = [id for id in known if id not in found] or known[-1:]
-        if not free:
-            raise RecordError(f"{record.where}: no question of the annotations has its video and question")
-        found[free[0]] = record.text("response") if record.value("response") is not None else ""
+        id = record.text("id") if record.has("id") else places.take(_key(record.fields), record.where)
+        found[id] = reply_of(record)
     return found
 
 
-def _key(fields: object) -> tuple[str, str]:
-    record = fields if isinstance(fields, dict) else {}
-    return str(record.get("videos")), str(record.get("question"))
+def _key(fields: Mapping[str, Any]) -> tuple[str, str]:
+    return str(fields.get("videos")), str(fields.get("question"))
 
 
 BENCHMARK = Benchmark(
