@@ -53,7 +53,7 @@ class Table:
     Attributes:
         mode: ``strict``, or ``official:<script>``.
         figures: Name to value in the script's own unit and rounding; ``None`` = there is none.
-        unit: ``fraction`` or ``percent``: what the figures are in.
+        unit: What the figures are in: ``fraction``, ``percent``, or ``points`` of a judge.
         num_scored: Rows that are in the figures' denominator.
         num_total: Rows of the benchmark.
         failures: Reason to number of rows: ``missing``, ``unparsed``, ... Rows may count as wrong and be in here.
