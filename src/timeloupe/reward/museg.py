@@ -25,13 +25,13 @@ Faults of the release that are the default, each with the option that mends it:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from timeloupe.grounding import match_best, merge_spans, set_iou
-from timeloupe.reward.base import Context
+from timeloupe.reward.base import Context, Part
 from timeloupe.reward.museg_mentions import mentions_as_number, mentions_as_pattern
 from timeloupe.reward.think_answer import answer_blocks, check_constant, final_reply, split_think_answer
 from timeloupe.trajectory import Trajectory
@@ -367,13 +367,13 @@ def segment_matching(
     )  # fmt: skip
 
 
-MUSEG_PARTS: dict[str, tuple[Callable[..., float | None], tuple[float, float]]] = {
-    "format_with_timestamp": (format_with_timestamp, (0.0, 1.0)),
-    "format_without_timestamp": (format_without_timestamp, (0.0, 1.0)),
-    "format_by_phase": (format_by_phase, (0.0, 1.0)),
-    "global_matching": (global_matching, (0.0, 2.0)),
-    "local_matching": (local_matching, (0.0, 1.0)),
-    "segment_matching": (segment_matching, (0.0, 3.0)),
+MUSEG_PARTS: dict[str, tuple[Part, tuple[float, float]]] = {
+    "museg.format_with_timestamp": (format_with_timestamp, (0.0, 1.0)),
+    "museg.format_without_timestamp": (format_without_timestamp, (0.0, 1.0)),
+    "museg.format_by_phase": (format_by_phase, (0.0, 1.0)),
+    "museg.global_matching": (global_matching, (0.0, 2.0)),
+    "museg.local_matching": (local_matching, (0.0, 1.0)),
+    "museg.segment_matching": (segment_matching, (0.0, 3.0)),
 }
 """Name to the part and the range of its scores."""
 

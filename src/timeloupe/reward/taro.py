@@ -23,10 +23,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from timeloupe.reward.base import Context
+from timeloupe.reward.base import Context, Part
 from timeloupe.reward.think_answer import answer_blocks, check_constant, final_reply, split_think_answer
 from timeloupe.trajectory import Trajectory
 
@@ -259,11 +258,11 @@ def vtg_score(
     return form + window + (paid or 0.0)
 
 
-TARO_PARTS: dict[str, tuple[Callable[..., float | None], tuple[float, float]]] = {
-    "format": (format_reward, (0.0, 1.0)),
-    "tiou": (tiou, (-1.0, 1.0)),
-    "sensitivity": (sensitivity, (0.0, 1.0)),
-    "vtg_score": (vtg_score, (-1.0, 3.0)),
+TARO_PARTS: dict[str, tuple[Part, tuple[float, float]]] = {
+    "taro.format": (format_reward, (0.0, 1.0)),
+    "taro.tiou": (tiou, (-1.0, 1.0)),
+    "taro.sensitivity": (sensitivity, (0.0, 1.0)),
+    "taro.vtg_score": (vtg_score, (-1.0, 3.0)),
 }
 """Name to the part and the range of its scores with any legal constants."""
 
