@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from timeloupe.reward.base import Part
+from collections.abc import Callable
 
-Entry = tuple[Part, tuple[float, float]]
-"""A part and its lowest and highest value."""
+from timeloupe.reward.accuracy import ACCURACY_PARTS
+from timeloupe.reward.museg import MUSEG_PARTS
+from timeloupe.reward.taro import TARO_PARTS
+from timeloupe.reward.videotemp import VIDEOTEMP_PARTS
 
-PARTS: dict[str, Entry] = {}
+Entry = tuple[Callable[..., float | None], tuple[float, float]]
+"""A part (``base.Part``), and its lowest and highest value with any legal constants."""
+
+PARTS: dict[str, Entry] = {
+    **ACCURACY_PARTS,
+    **{f"museg.{name}": entry for name, entry in MUSEG_PARTS.items()},
+    **{f"taro.{name}": entry for name, entry in TARO_PARTS.items()},
+    **VIDEOTEMP_PARTS,
+}
