@@ -228,12 +228,12 @@ def check_parts(text: str) -> None:
 
 
 CONSTANTS: dict[str, list[dict[str, Any]]] = {
-    "museg.format_with_timestamp": [{}, {"match": "number", "require_segment": True}],
-    "museg.format_without_timestamp": [{}, {"unreadable": 0.0, "require_segment": True}],
-    "museg.format_by_phase": [{}, {"first_phase": 1.0}],
-    "museg.global_matching": [{}, {"merge_truth": True}, {"measure": "iou"}],
-    "museg.local_matching": [{}, {"pairing": "sorted"}, {"pairing": "best"}],
-    "museg.segment_matching": [{}, {"merge_truth": True, "pairing": "best"}],
+    "format_with_timestamp": [{}, {"match": "number", "require_segment": True}],
+    "format_without_timestamp": [{}, {"unreadable": 0.0, "require_segment": True}],
+    "format_by_phase": [{}, {"first_phase": 1.0}],
+    "global_matching": [{}, {"merge_truth": True}, {"measure": "iou"}],
+    "local_matching": [{}, {"pairing": "sorted"}, {"pairing": "best"}],
+    "segment_matching": [{}, {"merge_truth": True, "pairing": "best"}],
 }
 
 

@@ -368,12 +368,12 @@ def segment_matching(
 
 
 MUSEG_PARTS: dict[str, tuple[Part, tuple[float, float]]] = {
-    "museg.format_with_timestamp": (format_with_timestamp, (0.0, 1.0)),
-    "museg.format_without_timestamp": (format_without_timestamp, (0.0, 1.0)),
-    "museg.format_by_phase": (format_by_phase, (0.0, 1.0)),
-    "museg.global_matching": (global_matching, (0.0, 2.0)),
-    "museg.local_matching": (local_matching, (0.0, 1.0)),
-    "museg.segment_matching": (segment_matching, (0.0, 3.0)),
+    "format_with_timestamp": (format_with_timestamp, (0.0, 1.0)),
+    "format_without_timestamp": (format_without_timestamp, (0.0, 1.0)),
+    "format_by_phase": (format_by_phase, (0.0, 1.0)),
+    "global_matching": (global_matching, (0.0, 2.0)),
+    "local_matching": (local_matching, (0.0, 1.0)),
+    "segment_matching": (segment_matching, (0.0, 3.0)),
 }
 """Name to the part and the range of its scores."""
 

@@ -259,10 +259,10 @@ def vtg_score(
 
 
 TARO_PARTS: dict[str, tuple[Part, tuple[float, float]]] = {
-    "taro.format": (format_reward, (0.0, 1.0)),
-    "taro.tiou": (tiou, (-1.0, 1.0)),
-    "taro.sensitivity": (sensitivity, (0.0, 1.0)),
-    "taro.vtg_score": (vtg_score, (-1.0, 3.0)),
+    "format": (format_reward, (0.0, 1.0)),
+    "tiou": (tiou, (-1.0, 1.0)),
+    "sensitivity": (sensitivity, (0.0, 1.0)),
+    "vtg_score": (vtg_score, (-1.0, 3.0)),
 }
 """Name to the part and the range of its scores with any legal constants."""
 
