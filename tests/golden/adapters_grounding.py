@@ -183,12 +183,17 @@ def _texts(
         "n_unique_keys": table.num_scored, "n_no_timestamp": table.failures.get("unparsed", 0),
     }  # fmt: skip
     if "stdout_tail" in expected and table.error is None:
-        # The tail begins within a line, which is left out.
-        tail = expected["stdout_tail"].split("\n")[1:]
-        printed = _eval_tvg_stdout(rows, texts, table).split("\n")
+        # The tail begins within a line, which is left out; so are the lines that name a prediction that was not read
+        # (references were written without them, but not without the further lines of such a prediction).
+        tail = _unnamed(expected["stdout_tail"].split("\n")[1:])
+        printed = _unnamed(_eval_tvg_stdout(rows, texts, table).split("\n"))
         extras["stdout_tail"] = "\n".join(printed[-len(tail) :])
         expected = expected | {"stdout_tail": "\n".join(tail)}
     yield from _block(name, expected, table, extras)
+
+
+def _unnamed(lines: Sequence[str]) -> list[str]:
+    return [line for line in lines if not line.startswith("pred=")]
 
 
 def _eval_tvg_stdout(rows: Sequence[Row], texts: Mapping[str, str], table: Table) -> str:
