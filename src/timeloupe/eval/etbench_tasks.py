@@ -21,8 +21,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
@@ -32,7 +31,7 @@ import numpy as np
 from timeloupe.eval.etbench_script import dvc_format
 from timeloupe.eval.extractors.times import etbench as tvg_format
 from timeloupe.eval.grounding_tensors import temporal_iou
-from timeloupe.eval.official import OfficialError
+from timeloupe.eval.official import OfficialError, raising_as_script
 from timeloupe.eval.scoring import Window
 
 LEVELS = (0.1, 0.3, 0.5, 0.7)
@@ -91,7 +90,7 @@ def tem_eval(samples: Sequence[Sample], similarity: Similarity = spelling_simila
 def tal_eval(samples: Sequence[Sample], similarity: Similarity = spelling_similarity) -> Graded:
     """Return the mean over samples of F1 at each IoU, and the mean of those."""
     del similarity
-    with _script():
+    with raising_as_script():
         scores = [_overlap_f1(tvg_format(sample["a"]), sample["tgt"]) for sample in samples]
         means = [sum(score[at] for score in scores if score) / len(samples) for at in range(len(LEVELS))]
     unread = sum(score is None for score in scores)
@@ -103,7 +102,7 @@ def tal_eval(samples: Sequence[Sample], similarity: Similarity = spelling_simila
 def evs_eval(samples: Sequence[Sample], similarity: Similarity = spelling_similarity) -> Graded:
     """Return the mean F1 of the seconds that summaries share, over the answers that could be read."""
     del similarity
-    with _script():
+    with raising_as_script():
         found = [(tvg_format(sample["a"]), sample["tgt"]) for sample in samples]
         values = [None if windows is None else _shared_seconds_f1(windows, truth) for windows, truth in found]
     read = [value for value in values if value is not None]
@@ -115,7 +114,7 @@ def vhd_eval(samples: Sequence[Sample], similarity: Similarity = spelling_simila
     """Return the share of answers whose first number lies in a window of any annotator, its ends included."""
     del similarity
     unread, values = 0, []
-    with _script():
+    with raising_as_script():
         for sample in samples:
             truth = sample["tgt"]
             nested = isinstance(truth[0][0], list | tuple)
@@ -131,7 +130,7 @@ def vhd_eval(samples: Sequence[Sample], similarity: Similarity = spelling_simila
 def rvq_eval(samples: Sequence[Sample], similarity: Similarity = spelling_similarity) -> Graded:
     """Return the share of right options, of rar, eca or rvq."""
     unread, values = 0, []
-    with _script():
+    with raising_as_script():
         letters = _letters(samples[0])
         for sample in samples:
             right, read = _chosen(sample, letters, similarity)
@@ -144,7 +143,7 @@ def rvq_eval(samples: Sequence[Sample], similarity: Similarity = spelling_simila
 def gvq_eval(samples: Sequence[Sample], similarity: Similarity = spelling_similarity) -> Graded:
     """Return ``R@m``, their mean and mIoU, a wrong option being no overlap, and the share of right options."""
     unread, rights, values = 0, 0, []
-    with _script():
+    with raising_as_script():
         for sample in samples:
             answer = _without_prefix(sample["a"])
             right = bool(answer) and _chosen_at_start(answer, sample, similarity)
@@ -170,7 +169,7 @@ def dvc_eval(samples: Sequence[Sample], similarity: Similarity = spelling_simila
         truths[sample["video"]] = sample["tgt"]
         found[sample["video"]] = [(start, end) for start, end in windows]
     scores: list[float] = []
-    with _script():
+    with raising_as_script():
         scale = len(found) / len(samples)
         for level in LEVELS:
             both = dvc_detection(truths, found, level) if truths else (0.0, 0.0)
@@ -203,9 +202,9 @@ def dvc_detection(
             precisions.append(len({one for one, _ in hits}) / count)
         else:
             precisions.append(0.0)
-        with _script():
+        with raising_as_script():
             recalls.append(len({two for _, two in hits}) / len(windows))
-    with _script():
+    with raising_as_script():
         return sum(precisions) / len(precisions), sum(recalls) / len(recalls)
 
 
@@ -233,28 +232,12 @@ EVALUATORS: dict[str, Callable[[Sequence[Sample], Similarity], Graded]] = {
 """Task as the annotation names it -> its part of the script."""
 
 
-@contextmanager
-def _script() -> Iterator[None]:
-    """Turn what the script's own arithmetic raises on odd data into ``OfficialError``."""
-    try:
-        yield
-    except (
-        ArithmeticError,
-        AssertionError,
-        LookupError,
-        NotImplementedError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise OfficialError(type(error).__name__, str(error)) from error
-
-
 def _first_windows(
     samples: Sequence[Sample], level_name: str, mean_name: str, truth: Callable[[Sample], Any]
 ) -> Graded:
     unread = 0
     values: list[float] = []
-    with _script():
+    with raising_as_script():
         for sample in samples:
             windows = tvg_format(sample["a"])
             unread += windows is None

@@ -58,7 +58,8 @@ class Table:
         num_total: Rows of the benchmark.
         failures: Reason to number of rows: ``missing``, ``unparsed``, ... Rows may count as wrong and be in here.
         values: Per row id, the row's own value in [0, 1] (IoU, or right or wrong) where the mode has one.
-        error: The exception that the official script ends with, as ``KeyError: 'x'``; then there are no figures.
+        error: The exception that the official script ends with, as ``KeyError: 'x'``; then there are no figures but
+            those that it printed before.
     """
 
     mode: str
