@@ -227,7 +227,8 @@ def vlmevalkit(rows: Sequence[Row], predictions: Predictions) -> Table:
     """Return the shares of all questions that are right, unrounded (the script prints 3 decimals).
 
     Source: open-compass/VLMEvalKit@e8e78f05 vlmeval/dataset/videomme.py with ``exact_matching``, no judge. Where the
-    first rule reads no letter, ``can_infer`` reads the text with the options. A row without prediction is wrong.
+    first rule reads no letter, ``can_infer`` reads the text with the options. (The script takes them from further lines
+    of ``question``; a table of questions without them leaves such replies wrong.) A row without prediction is wrong.
     """
 
     def mark(row: Row, text: str) -> bool:
