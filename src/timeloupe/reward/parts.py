@@ -14,7 +14,7 @@ Entry = tuple[Callable[..., float | None], tuple[float, float]]
 
 PARTS: dict[str, Entry] = {
     **ACCURACY_PARTS,
-    **{f"museg.{name}": entry for name, entry in MUSEG_PARTS.items()},
-    **{f"taro.{name}": entry for name, entry in TARO_PARTS.items()},
+    **MUSEG_PARTS,
+    **TARO_PARTS,
     **VIDEOTEMP_PARTS,
 }
