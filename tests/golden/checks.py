@@ -75,4 +75,4 @@ def _plain(value: Any) -> Any:
         return list(value)
     if isinstance(value, dict) and value.keys() == {"__float__"}:
         return float(value["__float__"])
-    return value
+    return math.nan if value == "NaN" else value
