@@ -21,6 +21,7 @@ from timeloupe.eval.benchmarks.cgbench_scripts import (
     videomind,
     videomind_confident,
 )
+from timeloupe.eval.extractors.letters_check import cgbench_json
 from timeloupe.eval.letter_files import Record, existing, read_json, read_records
 from timeloupe.eval.qa_grounding import Halves, strict_table
 from timeloupe.eval.scoring import Benchmark, Predictions, Row, Table
@@ -148,8 +149,9 @@ def strict(rows: Sequence[Row], predictions: Predictions) -> Table:
     """Return the figures of ``qa_grounding.strict_table`` for the whole video, and the letters from clue clips.
 
     ``rec@IoU`` and ``acc@IoU`` are the means of ``R@m`` and ``Acc@IoU m`` over m = 0.1 to 0.5; ``clue accuracy`` is
-    that of ``clue_acc``. Of VideoMind's ranked windows the first is the answer. Results that the authors' script has judged
-    hold no reply: nothing can be read from them, and they are counted under ``judged already``.
+    that of ``clue_acc``. The "result" of a ``json`` fence, which the benchmark's prompt asks for, is the answer. Of
+    VideoMind's ranked windows the first is the answer. Results that the authors' script has judged hold no reply:
+    nothing can be read from them, and they are counted under ``judged already``.
     """
     judged = sum(_is_judged(prediction) for prediction in predictions.values())
     if judged:
@@ -163,7 +165,7 @@ def strict(rows: Sequence[Row], predictions: Predictions) -> Table:
         parts = [figures[name.format(level)] for level in LEVELS]
         figures[mean] = None if None in parts else sum(parts) / len(parts)
     clues = {
-        id: one["clue_acc"]
+        id: _answer(one["clue_acc"])
         for id, one in predictions.items()
         if isinstance(one, Mapping) and "clue_acc" in one
     }
@@ -179,13 +181,22 @@ def _is_judged(prediction: Any) -> bool:
 
 def _halves(prediction: Any) -> Halves:
     if isinstance(prediction, str):
-        return Halves(prediction, prediction)
+        answer = _answer(prediction)
+        return Halves(answer if isinstance(answer, str) else prediction, answer)
     if not isinstance(prediction, Mapping):
         return Halves(windows=best_or_all(prediction))
     if "pred" in prediction or "response" in prediction:
         ranked = prediction.get("pred")
         return Halves(prediction.get("response"), ranked[:1] if isinstance(ranked, list) else ranked)
-    return Halves(prediction.get("long_acc"), prediction.get("miou"))
+    return Halves(_answer(prediction.get("long_acc")), _answer(prediction.get("miou")))
+
+
+def _answer(reply: Any) -> Any:
+    """Return the "result" of a reply's ``json`` fence if it is a letter or windows, else the reply."""
+    if not isinstance(reply, str):
+        return reply
+    found, result = cgbench_json(reply, quote_words=True)
+    return result if found and isinstance(result, str | list) else reply
 
 
 BENCHMARK = Benchmark(
