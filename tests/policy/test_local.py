@@ -223,11 +223,11 @@ def test_a_fault_costs_only_the_requests_that_cannot_be_run(monkeypatch: pytest.
 
     decode = local._decode
 
-    def failing(jobs: Sequence[Any], *rest: Any) -> None:
+    def failing(jobs: Sequence[Any], *rest: Any) -> int:
         if any(job.request.messages[0].text == poison for job in jobs):
             jobs[0].ids.append(1)  # a fault midway leaves traces
             raise torch.OutOfMemoryError("no memory left")
-        decode(jobs, *rest)
+        return decode(jobs, *rest)
 
     monkeypatch.setattr(local, "_decode", failing)
     found = policy.generate(requests)
@@ -243,3 +243,70 @@ def test_a_wrong_request_is_an_error_of_the_caller() -> None:
         policy.generate([replace(request("qwen3_vl", 0), clips=())])
     assert policy.generate([]) == []
     assert policy.name == "local:tiny-qwen3_vl"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_later_turn_reads_only_what_is_new(family: str) -> None:
+    remembering, forgetful = (
+        LocalPolicy(tiny_loaded(family)),
+        LocalPolicy(tiny_loaded(family), memory_bytes=0),
+    )
+    firsts = [request(family, index) for index in range(6)]
+    ones = remembering.generate(firsts)
+    assert [item.token_ids for item in forgetful.generate(firsts)] == [item.token_ids for item in ones]
+    assert remembering.num_tokens_read == forgetful.num_tokens_read and len(remembering.memory) == 6
+    seconds = [follow_up(family, first, done) for first, done in zip(firsts, ones, strict=True)]
+    before = remembering.num_tokens_read
+    twos = remembering.generate(seconds)
+    for new, fresh in zip(twos, forgetful.generate(seconds), strict=True):
+        assert new.token_ids == fresh.token_ids and new.usage == fresh.usage
+        np.testing.assert_allclose(new.logprobs, fresh.logprobs, atol=1e-5)  # type: ignore[arg-type]
+    # All that is left of a turn's own prompt is what came since: its length less the last one's less what was said.
+    expected = sum(
+        (two.usage.prompt_tokens or 0) - (one.usage.prompt_tokens or 0) - len(one.token_ids or ()) + 1
+        for one, two in zip(ones, twos, strict=True)
+    )
+    assert remembering.num_tokens_read - before == expected
+    thirds = [follow_up(family, replace(one, generations=(*one.generations, two)), two)
+              for one, two in zip(seconds, twos, strict=True)]  # fmt: skip
+    thirds = [replace(third, generations=(*second.generations, two))
+              for third, second, two in zip(thirds, seconds, twos, strict=True)]  # fmt: skip
+    mixed = [*thirds[:3], *firsts]
+    assert [item.token_ids for item in remembering.generate(mixed)] == [
+        item.token_ids for item in forgetful.generate(mixed)
+    ]
+
+
+def test_changed_weights_and_changed_frames_are_read_anew() -> None:
+    loaded = tiny_loaded()
+    policy, fresh = LocalPolicy(loaded), LocalPolicy(loaded, memory_bytes=0)
+    first = request("qwen3_vl", 3)
+    (one,) = policy.generate([first])
+    second = follow_up("qwen3_vl", first, one)
+    other = replace(second, clips=(255 - second.clips[0], second.clips[1]))
+    assert policy.generate([other])[0].token_ids == fresh.generate([other])[0].token_ids
+    policy.generate([first])
+    weight = next(loaded.model.parameters())
+    kept = weight.detach().clone()
+    try:
+        with torch.no_grad():
+            weight.mul_(3.0)
+        assert policy.generate([second])[0].token_ids == fresh.generate([second])[0].token_ids
+        assert policy.num_tokens_read > fresh.num_tokens_read
+    finally:
+        with torch.no_grad():
+            weight.copy_(kept)
+
+
+def test_the_memory_is_bounded() -> None:
+    requests = [request("qwen3_vl", index) for index in range(6)]
+    policy = LocalPolicy(tiny_loaded())
+    policy.generate(requests)
+    total = policy.memory.num_bytes
+    small = LocalPolicy(tiny_loaded(), memory_bytes=total // 2)
+    small.generate(requests)
+    assert 0 < len(small.memory) < 6 and small.memory.num_bytes <= total // 2
+    small.memory.forget()
+    assert (len(small.memory), small.memory.num_bytes) == (0, 0)
+    with pytest.raises(ConfigError, match="max_bytes"):
+        LocalPolicy(tiny_loaded(), memory_bytes=-1)

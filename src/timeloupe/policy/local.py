@@ -2,8 +2,8 @@
 
 What a request gets does not depend on the requests beside it (up to rounding): each has its own random
 numbers, and positions are computed here, never left to the model's own state. Requests with the same prompt
-are read once. A fault of the machine (out of memory, ...) costs only the requests that cannot be run even
-alone.
+are read once, and a later turn reads only what came after the last one (``policy.prefix_memory``). A fault of
+the machine (out of memory, ...) costs only the requests that cannot be run even alone.
 
 Shapes: B rows, T prompt tokens, V vocabulary.
 """
@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
 import torch
+from transformers import DynamicCache
 
 from timeloupe.errors import ConfigError, boundary
 from timeloupe.model.cache import make_cache
@@ -25,6 +25,7 @@ from timeloupe.model.expand import expand
 from timeloupe.model.load import LoadedModel
 from timeloupe.model.render import render
 from timeloupe.policy.base import GenerationRequest
+from timeloupe.policy.prefix_memory import Prefix, PrefixMemory, rest_of, same_clips
 from timeloupe.policy.sampling import choose
 from timeloupe.prompt.frames_as_images import DEFAULT_TIME_FORMAT, check_time_format, frames_as_images
 from timeloupe.trajectory import Generation, Usage
@@ -41,6 +42,7 @@ class _Job:
     logprobs: list[float] = field(default_factory=list)
     finish: str | None = None
     seconds: float = 0.0
+    prefix: Prefix | None = None
 
     @property
     def cost(self) -> int:
@@ -59,6 +61,10 @@ class LocalPolicy:
         send: ``video`` = a clip is a video; ``images`` = every frame is a picture after its time in words, as a
             server without video is shown it.
         time_format: How that time is printed.
+        memory_bytes: Bound of the keys and values kept between the turns of episodes; 0 reads every turn anew.
+
+    Attributes:
+        num_tokens_read: Prompt tokens that the model has computed so far; what was shared or remembered is not in it.
 
     Log-probabilities in a ``Generation`` are the model's own (temperature 1, nothing banned or cut off), as a
     teacher-forced pass gives them. Special tokens other than the end of a turn, and ids that the tokenizer
@@ -74,6 +80,7 @@ class LocalPolicy:
         max_batch_size: int = 64,
         send: Literal["video", "images"] = "video",
         time_format: str = DEFAULT_TIME_FORMAT,
+        memory_bytes: int = 1 << 30,
     ) -> None:
         if send not in ("video", "images"):
             raise boundary("send", send, ("video", "images"))
@@ -84,6 +91,9 @@ class LocalPolicy:
         self.max_batch_size = max_batch_size
         self._name = name or f"local:{loaded.name}"
         self.banned_V = banned_tokens(loaded)
+        self.memory = PrefixMemory(memory_bytes)
+        self.num_tokens_read = 0
+        self._weights = -1
 
     @property
     def name(self) -> str:
@@ -97,6 +107,10 @@ class LocalPolicy:
             ConfigError: A request is wrong in itself: clips and frame references do not match, ...
         """
         start = time.perf_counter()
+        weights = _state_of(self.loaded)
+        if weights != self._weights:
+            self.memory.forget()
+            self._weights = weights
         jobs = [self._job(request) for request in requests]
         done: dict[int, Generation] = {}
         for batch in self._batches(jobs):
@@ -110,14 +124,17 @@ class LocalPolicy:
         if self.send == "images":
             messages, clips = frames_as_images(messages, clips, self.time_format)
         episode = render(messages, clips, loaded.chat, loaded.layout, generations=request.generations)
-        return _Job(request, episode, expanded_length(episode, loaded))
+        known = _num_known(episode, request)
+        prefix = self.memory.take(episode, known) if known else None
+        return _Job(request, episode, expanded_length(episode, loaded), prefix=prefix)
 
     def _batches(self, jobs: Sequence[_Job]) -> list[list[_Job]]:
         """Group jobs of similar length, so that little is padding and no batch is too large."""
         batches: list[list[_Job]] = []
         largest = 0
-        for job in sorted(jobs, key=lambda job: -job.cost):
+        for job in sorted(jobs, key=lambda job: (job.prefix is None, -job.cost)):
             full = not batches or len(batches[-1]) >= self.max_batch_size
+            full = full or (batches[-1][-1].prefix is None) != (job.prefix is None)
             if full or largest * (len(batches[-1]) + 1) > self.max_batch_tokens or job.cost < largest / 2:
                 batches.append([])
                 largest = job.cost
@@ -128,7 +145,7 @@ class LocalPolicy:
         """Run a batch; if that fails, each half alone, down to single requests."""
         try:
             with torch.inference_mode():
-                _decode(batch, self.loaded, self.banned_V, start)
+                self.num_tokens_read += _decode(batch, self.loaded, self.banned_V, start, self.memory)
             return [_generation(job, self.loaded) for job in batch]
         except ConfigError:
             raise
@@ -140,7 +157,7 @@ class LocalPolicy:
             seconds = time.perf_counter() - start
             return [Generation(text="", finish="error", error=reason, seconds=seconds)]
         for job in batch:
-            job.ids, job.logprobs, job.finish = [], [], None
+            job.ids, job.logprobs, job.finish, job.prefix = [], [], None, None
         half = len(batch) // 2
         return self._run(batch[:half], start) + self._run(batch[half:], start)
 
@@ -163,56 +180,141 @@ def expanded_length(episode: TokenEpisode, loaded: LoadedModel) -> int:
     return expand([episode], loaded.layout, pixels=False).input_ids_BT.shape[1]
 
 
-def _same_prompt(one: TokenEpisode, other: TokenEpisode) -> bool:
-    return one.token_ids == other.token_ids and all(
-        a.at_seconds == b.at_seconds and (a.pixels is b.pixels or np.array_equal(a.pixels, b.pixels))
-        for a, b in zip(one.clips, other.clips, strict=True)
-    )
+def _state_of(loaded: LoadedModel) -> int:
+    """Return a number that grows with every change of the weights in place, as an optimiser makes it."""
+    return sum(parameter._version for parameter in loaded.model.parameters())
 
 
-def _decode(jobs: Sequence[_Job], loaded: LoadedModel, banned_V: torch.Tensor, start: float) -> None:
-    """Fill ``ids``, ``logprobs``, ``finish`` and ``seconds`` of the jobs."""
-    model, layout = loaded.model, loaded.layout
-    device = loaded.device
-    prompts: list[TokenEpisode] = []
+def _num_known(episode: TokenEpisode, request: GenerationRequest) -> int:
+    """Return how many tokens of the episode the model had been shown when its last turn ended; 0 = no turn yet."""
+    sampled = request.generations[-1].token_ids if request.generations else None
+    if not sampled:
+        return 0
+    count = found = 0
+    for segment in episode.segments:
+        count += len(segment.token_ids)
+        if segment.token_ids == sampled:
+            found = count - 1  # the last sampled token was never fed
+    return found
+
+
+@dataclass
+class _State:
+    """Rows that are being decoded: B rows, T columns of the cache, left padding included."""
+
+    cache: DynamicCache
+    mask_BT: torch.Tensor
+    next_position_B: torch.Tensor
+    logits_BV: torch.Tensor
+    padded: bool
+    num_read: int
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Go on with these rows only, in this order; the logits are those of the next step anyway."""
+        self.cache.batch_select_indices(rows)
+        self.mask_BT, self.next_position_B = self.mask_BT[rows], self.next_position_B[rows]
+
+    def prefix(self, row: int, job: _Job) -> Prefix:
+        """Return what is known of one row whose turn ended."""
+        columns = self.mask_BT[row].bool()
+        caches: Any = self.cache.layers
+        kept = tuple(
+            (one.keys[row : row + 1, :, columns], one.values[row : row + 1, :, columns]) for one in caches
+        )
+        ids = (*job.episode.token_ids, *job.ids[:-1])
+        return Prefix(ids, job.episode.clips, kept, int(self.next_position_B[row]))
+
+
+def _read(jobs: Sequence[_Job], loaded: LoadedModel) -> _State:
+    """Return the state of the jobs before their first token: prompts that are equal are read once."""
+    prompts: list[_Job] = []
     prompt_of: list[int] = []
     for job in jobs:
-        known = (index for index, prompt in enumerate(prompts) if _same_prompt(prompt, job.episode))
-        prompt_of.append(next(known, len(prompts)))
+        same = (
+            index for index, prompt in enumerate(prompts)
+            if job.prefix is None and prompt.episode.token_ids == job.episode.token_ids
+            and same_clips(prompt.episode.clips, job.episode.clips)
+        )  # fmt: skip
+        prompt_of.append(next(same, len(prompts)))
         if prompt_of[-1] == len(prompts):
-            prompts.append(job.episode)
-    batch = expand(prompts, layout, pad_side="left").to(device)
-    cache = make_cache(model.config.get_text_config())
-    inputs = batch.model_inputs()
-    padded = not bool(batch.attention_mask_BT.all())
-    out = model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    rows = torch.tensor(prompt_of, device=device)
+            prompts.append(job)
+    prefixes = [prompt.prefix for prompt in prompts if prompt.prefix is not None]
+    episodes = [
+        prompt.episode if prompt.prefix is None else rest_of(prompt.episode, prompt.prefix)
+        for prompt in prompts
+    ]
+    batch = expand(episodes, loaded.layout, pad_side="left").to(loaded.device)
+    cache = make_cache(loaded.model.config.get_text_config())
+    mask_BT, position_ids_3BT = batch.attention_mask_BT, batch.position_ids_3BT
+    if prefixes:
+        mask_BT = torch.cat([_restore(cache, prefixes, loaded.device), mask_BT], 1)
+        first_B = torch.tensor([prefix.next_position for prefix in prefixes], device=loaded.device)
+        position_ids_3BT = position_ids_3BT + first_B[None, :, None]
+    inputs = batch.model_inputs() | {"attention_mask": mask_BT, "position_ids": position_ids_3BT}
+    out = loaded.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    state = _State(
+        cache, mask_BT, position_ids_3BT.amax(dim=(0, 2)) + 1, out.logits[:, -1],
+        padded=not bool(mask_BT.all()), num_read=int(batch.attention_mask_BT.sum()),
+    )  # fmt: skip
     if len(prompts) < len(jobs):
-        cache.batch_select_indices(rows)
-    logits_BV, mask_BT = out.logits[:, -1].index_select(0, rows), batch.attention_mask_BT[rows]
-    next_position_B = batch.position_ids_3BT.amax(dim=(0, 2))[rows] + 1
+        rows = torch.tensor(prompt_of, device=loaded.device)
+        state.select(rows)
+        state.logits_BV = state.logits_BV.index_select(0, rows)
+    return state
+
+
+def _restore(cache: DynamicCache, prefixes: Sequence[Prefix], device: torch.device) -> torch.Tensor:
+    """Fill an empty cache with prefixes, padded on the left; return the mask of its columns, int64 (B, T)."""
+    width = max(prefix.num_tokens for prefix in prefixes)
+    mask_BT = torch.zeros(len(prefixes), width, dtype=torch.int64, device=device)
+    for row, prefix in enumerate(prefixes):
+        mask_BT[row, width - prefix.num_tokens :] = 1
+    for index in range(len(prefixes[0].layers)):
+        joined = []
+        for part in (0, 1):
+            sample = prefixes[0].layers[index][part]
+            full = sample.new_zeros(len(prefixes), sample.shape[1], width, sample.shape[3])
+            for row, prefix in enumerate(prefixes):
+                full[row, :, width - prefix.num_tokens :] = prefix.layers[index][part][0]
+            joined.append(full)
+        cache.update(joined[0], joined[1], index)
+    return mask_BT
+
+
+def _decode(
+    jobs: Sequence[_Job], loaded: LoadedModel, banned_V: torch.Tensor, start: float, memory: PrefixMemory
+) -> int:
+    """Fill ``ids``, ``logprobs``, ``finish`` and ``seconds`` of the jobs; return the prompt tokens computed."""
+    model, device = loaded.model, loaded.device
+    state = _read(jobs, loaded)
     uniform = [_uniform(job.request) for job in jobs]
     active = list(range(len(jobs)))
     for step in range(max(job.request.sampling.max_new_tokens for job in jobs)):
         samplings = [jobs[index].request.sampling for index in active]
         draws_B = torch.stack([uniform[index][min(step, len(uniform[index]) - 1)] for index in active])
-        ids_B, logprobs_B = choose(logits_BV, banned_V, samplings, draws_B)
+        ids_B, logprobs_B = choose(state.logits_BV, banned_V, samplings, draws_B)
         for index, token, logprob in zip(active, ids_B.tolist(), logprobs_B.tolist(), strict=True):
             _append(jobs[index], token, logprob, loaded, start)
+        if memory.max_bytes:
+            for row, index in enumerate(active):
+                if jobs[index].finish is not None:
+                    memory.keep(state.prefix(row, jobs[index]))
         alive = [row for row, index in enumerate(active) if jobs[index].finish is None]
         if not alive:
-            return
+            break
         if len(alive) < len(active):
             kept = torch.tensor(alive, device=device)
-            cache.batch_select_indices(kept)
-            ids_B, mask_BT, next_position_B = ids_B[kept], mask_BT[kept], next_position_B[kept]
+            state.select(kept)
+            ids_B = ids_B[kept]
             active = [active[row] for row in alive]
-        mask_BT = torch.nn.functional.pad(mask_BT, (0, 1), value=1)
+        state.mask_BT = torch.nn.functional.pad(state.mask_BT, (0, 1), value=1)
         out = model(
-            input_ids=ids_B[:, None], attention_mask=mask_BT if padded else None, past_key_values=cache,
-            position_ids=next_position_B[None, :, None].expand(3, -1, 1), use_cache=True,
+            input_ids=ids_B[:, None], past_key_values=state.cache,
+            attention_mask=state.mask_BT if state.padded else None,
+            position_ids=state.next_position_B[None, :, None].expand(3, -1, 1), use_cache=True,
         )  # fmt: skip
-        logits_BV, next_position_B = out.logits[:, -1], next_position_B + 1
+        state.logits_BV, state.next_position_B = out.logits[:, -1], state.next_position_B + 1
+    return state.num_read
 
 
 def _uniform(request: GenerationRequest) -> torch.Tensor:

@@ -1,0 +1,123 @@
+"""Keys and values of turns that were played, so that the next turn reads only what came after them.
+
+An entry holds one row: what the model computed for the prompt and all sampled tokens but the last, which it was never
+shown. It is taken out when its episode goes on. Entries are of one state of the weights: whoever changes these must
+call ``forget``, and ``LocalPolicy`` does when it sees that they were.
+
+Shapes: H heads, T positions, D head size.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from timeloupe.errors import boundary
+from timeloupe.model.episode import Clip, TokenEpisode
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """What is known of the start of an episode.
+
+    Attributes:
+        token_ids: Unexpanded ids that the model was shown.
+        clips: Their clips.
+        layers: Keys and values of each layer, (1, H, T, D) each, without padding.
+        next_position: Position of the token that follows, on all three axes.
+    """
+
+    token_ids: tuple[int, ...]
+    clips: tuple[Clip, ...]
+    layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+    next_position: int
+
+    @property
+    def num_tokens(self) -> int:
+        """Expanded tokens."""
+        return self.layers[0][0].shape[2]
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of keys and values."""
+        return sum(tensor.numel() * tensor.element_size() for layer in self.layers for tensor in layer)
+
+
+class PrefixMemory:
+    """Prefixes by their tokens and clips, the oldest forgotten first.
+
+    Args:
+        max_bytes: Bound of all keys and values; 0 keeps nothing.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        if max_bytes < 0:
+            raise boundary("max_bytes of a prefix memory", max_bytes, ">= 0")
+        self.max_bytes = max_bytes
+        self.num_bytes = 0
+        self._entries: OrderedDict[int, Prefix] = OrderedDict()
+        self._by_ids: dict[tuple[int, ...], list[int]] = {}
+        self._next = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def keep(self, prefix: Prefix) -> None:
+        """Add an entry, and forget the oldest ones until all fit; one that is too large alone is not kept."""
+        if prefix.num_bytes > self.max_bytes:
+            return
+        self._entries[self._next] = prefix
+        self._by_ids.setdefault(prefix.token_ids, []).append(self._next)
+        self.num_bytes += prefix.num_bytes
+        self._next += 1
+        while self.num_bytes > self.max_bytes:
+            self._remove(next(iter(self._entries)))
+
+    def take(self, episode: TokenEpisode, num_known: int) -> Prefix | None:
+        """Return and remove what is known of the first ``num_known`` tokens of an episode."""
+        ids = episode.token_ids[:num_known]
+        for number in self._by_ids.get(ids, ()):
+            prefix = self._entries[number]
+            if same_clips(prefix.clips, episode.clips[: len(prefix.clips)]):
+                self._remove(number)
+                return prefix
+        return None
+
+    def forget(self) -> None:
+        """Drop everything."""
+        self._entries.clear()
+        self._by_ids.clear()
+        self.num_bytes = 0
+
+    def _remove(self, number: int) -> None:
+        prefix = self._entries.pop(number)
+        same = self._by_ids[prefix.token_ids]
+        same.remove(number)
+        if not same:
+            del self._by_ids[prefix.token_ids]
+        self.num_bytes -= prefix.num_bytes
+
+
+def same_clips(ones: Sequence[Clip], twos: Sequence[Clip]) -> bool:
+    """Whether two episodes show the same frames at the same times."""
+    return len(ones) == len(twos) and all(
+        one.at_seconds == two.at_seconds
+        and (one.pixels is two.pixels or np.array_equal(one.pixels, two.pixels))
+        for one, two in zip(ones, twos, strict=True)
+    )
+
+
+def rest_of(episode: TokenEpisode, prefix: Prefix) -> TokenEpisode:
+    """Return what an episode holds beyond a prefix of it."""
+    skip = len(prefix.token_ids)
+    segments = []
+    for segment in episode.segments:
+        kept = segment.token_ids[skip:]
+        skip = max(0, skip - len(segment.token_ids))
+        if kept:
+            segments.append(type(segment)(kept))
+    return TokenEpisode(tuple(segments), episode.clips[len(prefix.clips) :])
