@@ -23,7 +23,14 @@ from typing import Literal
 from timeloupe.grounding import FRACTIONS, THOUSANDTHS, rescale_box, tiou
 from timeloupe.prompt.build import LETTERS, write_call, write_seconds, write_segments
 from timeloupe.prompt.protocol import Protocol
-from timeloupe.reward.scenes import FRAME_WH, MAX_SEGMENTS_PER_CALL, Scene, other_sentence, random_segment
+from timeloupe.reward.scenes import (
+    FRAME_WH,
+    MAX_SEGMENTS_PER_CALL,
+    Scene,
+    other_sentence,
+    random_segment,
+    seeded,
+)
 from timeloupe.reward.sight import Intent, Segments, Sight, make_box, make_segment, move_box, random_box
 from timeloupe.trajectory import Box, Segment
 
@@ -208,21 +215,26 @@ def write_replies(case: Case, intent: Intent, protocol: Protocol, *, tools: bool
     if intent.broken is not None:
         at = min(intent.broken, len(replies) - 1)
         closing = f"</{protocol.think_tag}>"
-        replies[at] = replies[at].replace(closing, case.rng.choice(("", f"{closing} So: ")), 1)
+        way = seeded(case.scene.example.id, "slip").choice(
+            ("", f"{closing} So: ")
+        )  # the same for all in an episode
+        replies[at] = replies[at].replace(closing, way, 1)
     return replies
 
 
 def _answer(scene: Scene, intent: Intent, protocol: Protocol) -> str:
     task = scene.example.task
     if task == "multiple_choice":
-        return intent.option
+        # Open-o3 asks for the times beside the option where they are known.
+        times = f"{write_segments(intent.segments, protocol)}\nCorrect Option: "
+        return f"{times if protocol.segment_style == 'tags' else ''}{intent.option}"
     return (
         write_segments(intent.segments, protocol) if task in ("grounding", "multi_segment") else intent.words
     )
 
 
 def _evidence(intent: Intent, protocol: Protocol) -> str:
-    """What a thought names in a single pass: the boxes with their times, else the times looked at."""
+    """What a thought names in a single pass: the boxes with their times, else the segments or moments in them."""
     if not intent.looks and not intent.boxes:
         return "I think I know."
     claims: dict[tuple[float, str], list[Box]] = {}
@@ -230,6 +242,12 @@ def _evidence(intent: Intent, protocol: Protocol) -> str:
         claims.setdefault((box.at_seconds, box.label), []).append(box)
     if claims:
         return " ".join(_claim(label, boxes, protocol) for (_, label), boxes in claims.items())
+    if protocol.segment_style == "tags":
+        moments = [
+            write_seconds(segment.start_seconds + share * segment.length_seconds, protocol.decimals)
+            for look in intent.looks for segment in look for share in (0.2, 0.8)
+        ]  # fmt: skip
+        return f"I see it at {' and at '.join(f'<t>{moment}</t>s' for moment in moments)}."
     spans = "; ".join(write_segments(look, protocol).replace("\n", "; ") for look in intent.looks)
     return f"I see it here: {spans}."
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from timeloupe.reward.accuracy import ACCURACY_PARTS
 from timeloupe.reward.museg import MUSEG_PARTS
+from timeloupe.reward.openo3 import OPENO3_PARTS
 from timeloupe.reward.taro import TARO_PARTS
 from timeloupe.reward.videotemp import VIDEOTEMP_PARTS
 
@@ -14,7 +15,8 @@ Entry = tuple[Callable[..., float | None], tuple[float, float]]
 
 PARTS: dict[str, Entry] = {
     **ACCURACY_PARTS,
-    **MUSEG_PARTS,
-    **TARO_PARTS,
+    **{f"museg.{name}": entry for name, entry in MUSEG_PARTS.items()},
+    **OPENO3_PARTS,
+    **{f"taro.{name}": entry for name, entry in TARO_PARTS.items()},
     **VIDEOTEMP_PARTS,
 }
