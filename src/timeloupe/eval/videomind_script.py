@@ -43,8 +43,11 @@ class Mode:
 
 
 DEFAULT = Mode()
-CGBENCH = Mode(tops=(1,), levels=(0.1, 0.2, 0.3, 0.4, HALF), by_area=True)
-CGBENCH_CONFIDENT = Mode(tops=(1,), levels=(0.1, 0.2, 0.3, 0.4, HALF), by_area=True, confidence=HALF)
+
+
+def cgbench_mode(confidence: float = -1.0) -> Mode:
+    """Return the mode for CG-Bench; ``confidence`` is ``--conf_thr``."""
+    return Mode(tops=(1,), levels=(0.1, 0.2, 0.3, 0.4, HALF), by_area=True, confidence=confidence)
 
 
 @dataclass

@@ -125,12 +125,12 @@ def videomind(rows: Sequence[Row], predictions: Predictions) -> Table:
 
     Source: yeliudev/VideoMind@6721d256 videomind/eval/eval_auto.py --dataset cgbench; see ``videomind_script``.
     """
-    return _videomind("videomind", rows, predictions, videomind_script.CGBENCH)
+    return _videomind("videomind", rows, predictions, videomind_script.cgbench_mode())
 
 
 def videomind_confident(rows: Sequence[Row], predictions: Predictions) -> Table:
     """Return the same of all windows of more than 0.5 confidence (``--conf_thr 0.5``), and the first in any case."""
-    return _videomind("videomind-confident", rows, predictions, videomind_script.CGBENCH_CONFIDENT)
+    return _videomind("videomind-confident", rows, predictions, videomind_script.cgbench_mode(0.5))
 
 
 def _videomind(
