@@ -30,7 +30,9 @@ LAYOUTS += "video>>>query>>>window, doc + filtered_resps, response + timestamp, 
 
 SAME_SECONDS = 1e-3
 
-_MUSEG_QUERY = re.compile(r".*textual sentence:\s*", re.DOTALL)
+MUSEG_ASKS = "textual sentence:"
+"""What MUSEG's questions on one moment end with, before the query."""
+
 _NUMBERED = re.compile(r".*_(\d{1,9})")
 
 Found = tuple[str, Any]
@@ -101,7 +103,7 @@ class _Index:
 
 
 def _query_key(video: str, query: str) -> tuple[str, str]:
-    return PurePosixPath(video).stem, plain_query(_MUSEG_QUERY.sub("", query)).lower()
+    return PurePosixPath(video).stem, plain_query(query.rpartition(MUSEG_ASKS)[2]).lower()
 
 
 def _same(window: Any, windows: Sequence[Window]) -> bool:

@@ -193,8 +193,7 @@ def timelens(rows: Sequence[Row], predictions: Predictions) -> Table:
     own predictions to whole seconds; here they are taken as they are.)
     """
     keyed = by_key(rows, predictions, cleaned=True)
-    _check_keys(keyed)
-    judged = {key: judge_timelens(prediction, _windows(row)) for key, (row, prediction) in keyed.items()}
+    judged = _of_split_keys(keyed, judge_timelens)
     return score_table("timelens", _percents(judged, "IOU {}"), "percent", rows, _of_keys(keyed, judged))
 
 
@@ -234,8 +233,7 @@ def lmms_tvg(rows: Sequence[Row], predictions: Predictions) -> Table:
     for only in sentences with "start", "end" or "happen"; an empty hull ends the script; so does ">>>" in a query.
     """
     keyed = by_key(rows, predictions, cleaned=False)
-    _check_keys(keyed)
-    judged = {key: judge_lmms_tvg(prediction, _windows(row)) for key, (row, prediction) in keyed.items()}
+    judged = _of_split_keys(keyed, judge_lmms_tvg)
     return score_table("lmms-eval-tvg", _percents(judged, "IOU {}"), "percent", rows, _of_keys(keyed, judged))
 
 
@@ -326,10 +324,14 @@ def by_key(rows: Sequence[Row], predictions: Predictions, *, cleaned: bool) -> d
     return keyed
 
 
-def _check_keys(keys: Iterable[str]) -> None:
-    """Raise where a script cannot take a key apart."""
-    if any(key.count(">>>") > 2 for key in keys):
-        raise OfficialError("ValueError", "too many values to unpack (expected 3)")
+def _of_split_keys(keyed: Mapping[str, tuple[Row, Any]], judge: Judge) -> dict[str, Judgement]:
+    """Judge one key after the other, as scripts do that split keys at ">>>" and cannot when a query has the mark."""
+    judged: dict[str, Judgement] = {}
+    for key, (row, prediction) in keyed.items():
+        if key.count(">>>") != 2:
+            raise OfficialError("ValueError", "too many values to unpack (expected 3)")
+        judged[key] = judge(prediction, _windows(row))
+    return judged
 
 
 def plain_query(query: str) -> str:
