@@ -42,6 +42,12 @@ COMMANDS = (
     Command(("frames",), "frames:frames", "Read the frames at given times."),
     Command(("view",), "view:view", "Write the episodes of a run as one page to open in a browser."),
     Command(("score",), "score:score", "Score predictions as official scripts do, and strictly."),
+    Command(("reward", "list"), "reward:list_rewards", "List the presets and the parts there are."),
+    Command(("reward", "show"), "reward:show", "Show what a reward is made of."),
+    Command(("reward", "score"), "reward:score", "Score the episodes of a run."),
+    Command(
+        ("reward", "simulate"), "reward:simulate", "See what a reward would teach, before training on it."
+    ),
     Command(("demo",), "demo:demo", "Watch the small model look closer, against a single pass."),
     Command(("world", "make"), "world:make", "Write procedural videos, questions about them and the truth."),
     Command(("train", "sft"), "train:sft", "Fine-tune a checkpoint, or train the small model from nothing."),
@@ -50,6 +56,7 @@ COMMANDS = (
 GROUPS = {
     "world": "Procedural videos with exact ground truth.",
     "train": "Train a model from a recipe.",
+    "reward": "Rewards of published methods: what they are, what they pay, what they teach.",
 }
 
 
