@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from timeloupe.errors import boundary
 from timeloupe.trajectory import Trajectory
 
 Judge = Callable[[str, str, str], float | None]
@@ -40,3 +41,13 @@ class Part(Protocol):
     def __call__(
         self, trajectory: Trajectory, context: Context, /, *args: Any, **constants: Any
     ) -> float | None: ...
+
+
+def check_constant(name: str, value: float, lowest: float = 0.0) -> None:
+    """Refuse a constant with which a part would leave its stated range.
+
+    Raises:
+        ConfigError: ``value`` is not in [lowest, 1].
+    """
+    if not lowest <= value <= 1:
+        raise boundary(f"constant {name!r} of a reward", value, f"{lowest:g} to 1")

@@ -31,9 +31,9 @@ from typing import Any, Literal
 import numpy as np
 
 from timeloupe.grounding import match_best, merge_spans, set_iou
-from timeloupe.reward.base import Context, Part
+from timeloupe.reward.base import Context, Part, check_constant
 from timeloupe.reward.museg_mentions import mentions_as_number, mentions_as_pattern
-from timeloupe.reward.think_answer import answer_blocks, check_constant, final_reply, split_think_answer
+from timeloupe.reward.think_answer import answer_blocks, final_reply, split_think_answer
 from timeloupe.trajectory import Trajectory
 
 Pair = tuple[float, float]

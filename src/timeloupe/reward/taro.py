@@ -25,8 +25,8 @@ import math
 import re
 from dataclasses import dataclass
 
-from timeloupe.reward.base import Context, Part
-from timeloupe.reward.think_answer import answer_blocks, check_constant, final_reply, split_think_answer
+from timeloupe.reward.base import Context, Part, check_constant
+from timeloupe.reward.think_answer import answer_blocks, final_reply, split_think_answer
 from timeloupe.trajectory import Trajectory
 
 Window = tuple[float, float]

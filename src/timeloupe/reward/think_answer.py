@@ -5,7 +5,6 @@ Written without regular expressions: each of these takes time linear in the leng
 
 from __future__ import annotations
 
-from timeloupe.errors import boundary
 from timeloupe.trajectory import StopReason, Trajectory
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
@@ -52,13 +51,3 @@ def answer_blocks(text: str) -> list[str]:
         blocks.append(text[start:end])
         at = text.find("<answer>", end)
     return blocks
-
-
-def check_constant(name: str, value: float, lowest: float = 0.0) -> None:
-    """Refuse a constant with which a part would leave its stated range.
-
-    Raises:
-        ConfigError: ``value`` is not in [lowest, 1].
-    """
-    if not lowest <= value <= 1:
-        raise boundary(f"constant {name!r} of a reward", value, f"{lowest:g} to 1")
