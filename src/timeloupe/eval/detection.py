@@ -1,4 +1,4 @@
-"""Figures of found segments: average precision, precision and recall at an overlap, hits at one. Pure functions.
+"""Figures of found segments and ranked clips: average precision, the first window's overlap, hits at one. Pure.
 
 Windows are (start, end) in seconds as they were written: official scripts do not mend them, so neither does this. The
 overlap here is the intersection over the sum of both lengths less the intersection; a reversed window has a negative
@@ -133,28 +133,6 @@ def hits_at_one(labels: NDArray[np.bool_], scores: Floats) -> NDArray[np.bool_]:
     """
     best = int(np.argmax(scores))
     return labels[best] if best < len(labels) else np.zeros(labels.shape[1], dtype=bool)
-
-
-def precision_recall(overlaps: Floats, threshold: float, strict: bool = False) -> tuple[float, float]:
-    """Return the share of answered windows that reach a true one, and of true ones that are reached.
-
-    Without one-to-one matching, as in E.T.Bench and MUSEG: many windows on one true window are all right.
-
-    Args:
-        overlaps: (true, answered), at least one of each.
-        threshold: Compared in the dtype of ``overlaps``.
-        strict: Demand more than the threshold, not as much.
-    """
-    level = overlaps.dtype.type(threshold)
-    by_answer, by_truth = overlaps.max(axis=0), overlaps.max(axis=1)
-    if strict:
-        return float((by_answer > level).mean()), float((by_truth > level).mean())
-    return float((by_answer >= level).mean()), float((by_truth >= level).mean())
-
-
-def f1(precision: float, recall: float) -> float:
-    """Return the harmonic mean, 0 if either is 0."""
-    return 2 * precision * recall / (precision + recall) if precision > 0 and recall > 0 else 0.0
 
 
 def _best_from(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
