@@ -179,8 +179,9 @@ def _texts(
         yield from _videotemp_stdout(name, expected, rows, texts)
         return
     table = _scored(TEXT_SCRIPTS[name], rows, texts)
-    keys = scripts.by_key(rows, texts, cleaned=name == "TimeLens")
-    extras: dict[str, Any] = {"n_unique_keys": len(keys)}
+    extras: dict[str, Any] = {}
+    if "n_unique_keys" in expected:
+        extras["n_unique_keys"] = len(scripts.by_key(rows, texts, cleaned=name == "TimeLens"))
     if "n_no_timestamp" in expected:
         format_tvg = TIME_EXTRACTORS["TimeChat/TimeSuite.format_tvg.extract_time"]
         extras["n_no_timestamp"] = sum(not format_tvg(text) for text in texts.values())
