@@ -13,7 +13,9 @@ TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 def final_reply(trajectory: Trajectory) -> str | None:
     """Return the whole text of the last reply ("" if there was none), or ``None`` if the machine failed.
 
-    Earlier turns of an episode with a tool are not looked at: the published rewards know one reply only.
+    Earlier turns of an episode with a tool are not looked at: the published rewards know one reply only. A stop string
+    that a server cut off was put back when the reply was read; a thought that a server took out was not, nor an
+    opening tag that the chat template wrote. Such a reply does not have the form.
     """
     if trajectory.stop is StopReason.INFRASTRUCTURE:
         return None
