@@ -30,7 +30,7 @@ BOMBS = [
     for piece in (
         "<think>", "</think>", "</think> ", "<answer>", "</think><answer>", "<tool_call>", "[", "{", "<t>", "<t>1", "1",
         "1 ", "<obj>a</obj><box>[1]</box>", "<obj>", "<obj>a</obj><box>[", "<box>[", "<box>[1,2,3,4]</box>", "at<t>",
-        "<obj>a</obj><box>[1,2,3,4]</box>at<t>1</t>s", " ", "y", "C ", "\n", "<t>1</t>s to ",
+        f"<obj>{'a' * 150}</obj><box>[1,2,3,4]</box>at<t>1</t>s", " ", "y", "C ", "\n", "<t>1</t>s to ",
         "</obj><box>[]</box>at<t>",
     )
 ] + [f"<t>{'1' * 1_000_000}", f"<obj>a</obj><box>{'[' * 1_000_000}]</box>at<t>1</t>s"]  # fmt: skip
