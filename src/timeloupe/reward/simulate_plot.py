@@ -59,7 +59,6 @@ def plot(simulation: Simulation, path: Path) -> None:
             "" if cell.phase == (0.0, 1.0) else f"\n{cell.phase[0]:.0%} to {cell.phase[1]:.0%} of training"
         )
         panel.set_title(cell.task.replace("_", " ") + phase, fontsize=9)
-        panel.set_xlabel("mean reward", fontsize=8)
         panel.tick_params(labelsize=8)
         panel.grid(axis="x", color="#e4e4e4", linewidth=0.6)
         panel.set_axisbelow(True)
@@ -72,9 +71,9 @@ def plot(simulation: Simulation, path: Path) -> None:
         "a degenerate policy outranks honest looking" if simulation.outranking else "honest looking wins"
     )
     figure.suptitle(f"{simulation.name}: {verdict}", fontsize=10)
-    figure.text(
-        0.995, 0.003, "blue diamonds: honest   grey: degenerate   red: outranks the honest policy that knows as much",
-        ha="right", va="bottom", fontsize=7, color="#555555",
+    figure.supxlabel(
+        "mean reward and 95 % interval; blue diamonds: honest, dotted line perfect, dashed honest; "
+        "red: outranks the honest policy that knows as much", fontsize=8,
     )  # fmt: skip
     # No date in the file: the same simulation gives the same bytes.
     metadata = {"Date": None} if path.suffix.lower() == ".svg" else None
