@@ -82,7 +82,7 @@ def test_a_wrong_figure_or_an_unknown_one_fails(shared_dir: Path, name: str) -> 
             for key in place[:-1]:
                 holder = holder[key]
             value = holder[place[-1]]
-            holder[place[-1]] = value + 0.01 if isinstance(value, int | float) else f"changed {value}"
+            holder[place[-1]] = value + 0.01 if isinstance(value, int | float) else f"changed {value} changed"
             num_changed += 1
         block["a script of tomorrow"] = {"figure": 1.0}
     failed = [check for check in adapter(wrong, shared_dir / "evaldata") if check.why]
