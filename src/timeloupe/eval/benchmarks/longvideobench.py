@@ -114,7 +114,8 @@ def vlmevalkit(rows: Sequence[Row], predictions: Predictions) -> Table:
     """
     texts = {row.id: text if (text := predictions.get(row.id)) is not None else "nan" for row in rows}
     found = marks(rows, texts, lambda row, text: vlmeval_longvideobench(text) == row.answer)
-    shares = {"overall": found.count().share(float("nan"))}
+    everything = found.count()
+    shares = {"overall": everything.share() if everything.total else None}
     for name in GROUPS:
         shares |= {value: count.share() for value, count in found.by_group(name).items()}
     return found.table(VLMEVALKIT, shares, "fraction")

@@ -224,7 +224,7 @@ def _lmms_eval(script: str, read: Callable[[str], str]) -> Scorer:
 
 
 def vlmevalkit(rows: Sequence[Row], predictions: Predictions) -> Table:
-    """Return the shares of all questions that are right, unrounded (the script prints 3 decimals).
+    """Return the shares of all questions that are right, unrounded; ``None`` for "nan". (The script prints 3 decimals.)
 
     Source: open-compass/VLMEvalKit@e8e78f05 vlmeval/dataset/videomme.py with ``exact_matching``, no judge. Where the
     first rule reads no letter, ``can_infer`` reads the text with the options. (The script takes them from further lines
@@ -240,7 +240,8 @@ def vlmevalkit(rows: Sequence[Row], predictions: Predictions) -> Table:
 
     all_rows = {row.id: text if (text := predictions.get(row.id)) is not None else "nan" for row in rows}
     found = marks(rows, all_rows, mark)
-    shares = {name: count.share(float("nan")) for name, count in counts(found, TYPES).items()}
+    by_name = counts(found, TYPES)
+    shares = {name: count.share() if count.total else None for name, count in by_name.items()}
     return found.table(VLMEVALKIT, shares, "fraction")
 
 
