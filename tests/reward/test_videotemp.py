@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from timeloupe.reward.videotemp import (
 from timeloupe.trajectory import Example, Trajectory
 
 NOW = Context()
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 TOOL = PROTOCOLS["videotemp"].tool_name
 RELEASE_IOU = {"low": 0.2, "high": 0.8, "grounding": "none"}
 
@@ -157,6 +159,13 @@ def test_both_grammars(reply: str, release: bool, parsed: bool) -> None:
     played = episode(QA, [reply])
     assert videotemp.format(played, NOW, grammar="release") == release
     assert videotemp.format(played, NOW) == parsed
+
+
+@given(st.lists(st.sampled_from([*TAGS, " ", "\n", "a"]), max_size=8).map("".join))
+def test_the_release_grammar_is_that_of_its_pattern(middle: str) -> None:
+    for reply in (middle, f"<think>{middle}</answer>", f"<think>a</think>{middle}<answer>{middle}</answer>"):
+        pattern = re.compile(r"^<think>.*?</think>\s*<answer>.*?</answer>$", re.DOTALL)
+        assert has_release_format([reply], TOOL) is (pattern.fullmatch(reply) is not None)
 
 
 def test_a_closing_tag_that_the_server_cut_off_is_no_fault() -> None:
