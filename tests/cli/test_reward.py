@@ -91,6 +91,7 @@ def test_a_run_folder_is_scored_with_n_of_n_means_and_reasons(
     assert (facts["scored"], facts["total"]) == (2, 4)
     # IoU of the look is 0.5 in both; the second answer is wrong.
     assert facts["mean"] == pytest.approx((1 + 0.5 + 1 + 0 + 0.5 + 1) / 2)
+    assert facts["tasks"] == {"multiple_choice": {"mean": facts["mean"], "scored": 2, "total": 4}}
     assert facts["parts"]["accuracy"] == {"mean": 0.5, "scored": 2, "total": 3}
     assert sum(facts["reasons"].values()) == 2
     assert any(reason.startswith("infrastructure") for reason in facts["reasons"])
@@ -142,7 +143,9 @@ def test_a_run_of_which_nothing_can_be_scored_is_1(
     path = tmp_path / "only.jsonl"
     path.write_text(to_line(failed("1")) + "\n", encoding="utf-8")
     assert main(["reward", "score", str(path), "--reward", "taro"]) == 1
-    assert "mean reward none, 0 of 1 episodes scored" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "mean reward none, 0 of 1 episodes scored" in text
+    assert "1 episodes speak 'videotemp'; this reward was made for 'taro'" in text
 
 
 @pytest.mark.parametrize(

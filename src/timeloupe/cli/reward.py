@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -185,26 +187,29 @@ def _summary(reward: Reward, episodes: list[Trajectory], scores: list[Score]) ->
     from timeloupe.reward.compose import TOTAL
 
     labels = dict.fromkeys(label for one in scores for label in one.parts)
-    means: dict[str, dict[str, Any]] = {}
-    for label in labels:
-        present = [one.parts[label] for one in scores if label in one.parts]
-        values = [value for value in present if value is not None]
-        means[label] = {
-            "mean": sum(values) / len(values) if values else None, "scored": len(values), "total": len(present)
-        }  # fmt: skip
-    total = means.pop(TOTAL)
+    parts = {label: _mean_of([one.parts[label] for one in scores if label in one.parts]) for label in labels}
+    tasks: dict[str, list[float | None]] = {}
+    for episode, one in zip(episodes, scores, strict=True):
+        tasks.setdefault(episode.example.task, []).append(one.parts[TOTAL])
     return {
         "reward": reward.name,
-        "mean": total["mean"],
-        "scored": total["scored"],
-        "total": len(episodes),
-        "parts": means,
+        **parts.pop(TOTAL),
+        "tasks": {task: _mean_of(totals) for task, totals in tasks.items()},
+        "parts": parts,
         "reasons": dict(Counter(one.reasons[TOTAL] for one in scores if TOTAL in one.reasons).most_common()),
+        "protocol": reward.composite.protocol,
+        "protocols_of_run": dict(Counter(episode.protocol for episode in episodes).most_common()),
         "episodes": [
             {"id": episode.example.id, "rollout_index": episode.rollout_index, **one.model_dump()}
             for episode, one in zip(episodes, scores, strict=True)
         ],
-    }  # fmt: skip
+    }
+
+
+def _mean_of(values: Sequence[float | None]) -> dict[str, Any]:
+    scored = [value for value in values if value is not None]
+    mean = math.fsum(scored) / len(scored) if scored else None
+    return {"mean": mean, "scored": len(scored), "total": len(values)}
 
 
 def _show_scores(facts: dict[str, Any]) -> None:
@@ -212,13 +217,23 @@ def _show_scores(facts: dict[str, Any]) -> None:
     mean = "none" if facts["mean"] is None else f"{facts['mean']:.4f}"
     head = f"{facts['reward']}: mean reward {mean}, {facts['scored']} of {facts['total']} episodes scored"
     console.print(_text(f"{head}, progress {facts['progress']:g}", "bold"), soft_wrap=True)
-    lines = [("part", "mean", "scored")]
-    for label, part in facts["parts"].items():
-        shown = "-" if part["mean"] is None else f"{part['mean']:.4f}"
-        lines.append((label, shown, f"{part['scored']} of {part['total']}"))
-    _rows(console, lines)
+    for heading, group in (("task", facts["tasks"]), ("part", facts["parts"])):
+        if group and (heading == "part" or len(group) > 1):
+            means = (
+                (
+                    name,
+                    "-" if one["mean"] is None else f"{one['mean']:.4f}",
+                    f"{one['scored']} of {one['total']}",
+                )
+                for name, one in group.items()
+            )
+            _rows(console, [(heading, "mean", "scored"), *means])
     for reason, count in facts["reasons"].items():
         console.print(_text(f"{count} not scored: {reason}", "yellow"), soft_wrap=True)
+    for protocol, count in facts["protocols_of_run"].items():
+        if protocol != facts["protocol"]:
+            words = f"{count} episodes speak {protocol!r}; this reward was made for {facts['protocol']!r}"
+            console.print(_text(words, "yellow"), soft_wrap=True)
 
 
 def _show_simulation(simulation: Simulation) -> None:
