@@ -92,6 +92,11 @@ def whole_json(path: Path) -> Any:
         return None
 
 
+def only_record(path: Path, whole: dict[str, Any]) -> Record:
+    """Return a file's one object as a record: what is one line of JSON may be meant as lines of JSON."""
+    return Record(str(path) if any(">>>" in key for key in whole) else f"{path}:1", whole)
+
+
 def unfolded(record: Record) -> list[Record]:
     """Return one record per ``video>>>query>>>window`` key; a record without such keys is itself."""
     if not record.fields or not all(">>>" in key for key in record.fields):
@@ -115,7 +120,7 @@ def _of_object(path: Path, whole: dict[str, Any]) -> Iterator[Record]:
         for video, fields in whole.items():
             yield from _of_video(Record(f"{path}, video {video!r:.60}", fields), video)
     else:
-        yield from unfolded(Record(str(path), whole))
+        yield from unfolded(only_record(path, whole))
 
 
 def _of_video(record: Record, video: str) -> Iterator[Record]:

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from timeloupe.errors import RecordError
-from timeloupe.eval.grounding_files import unfolded, whole_json
+from timeloupe.eval.grounding_files import only_record, unfolded, whole_json
 from timeloupe.eval.grounding_scripts import plain_query
 from timeloupe.eval.letter_files import Record, read_records, records_of
 from timeloupe.eval.scoring import Predictions, Row, Window
@@ -64,7 +64,7 @@ def _records(path: Path) -> Iterator[Record]:
             for id, fields in whole.items():
                 yield Record(f"{path}, key {id!r:.60}", {"timesuite_id": id} | fields)
             return
-        records = [Record(str(path), whole)]
+        records = [only_record(path, whole)]
     else:
         records = read_records(path)
     for record in records:
