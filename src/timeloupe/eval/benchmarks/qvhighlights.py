@@ -118,9 +118,8 @@ def strict(rows: Sequence[Row], predictions: Predictions) -> Table:
     has_windows = any(first is not None for first in firsts.values())
     has_saliency = any(saliency(predictions.get(row.id)) is not None for row in rows)
     failures: Counter[str] = Counter()
-    figures: dict[str, float | None] = dict.fromkeys(
-        ("mIoU", *(f"R1@{level}" for level in R1_THRESHOLDS), "mAP")
-    )
+    names = ("mIoU", *(f"R1@{level}" for level in R1_THRESHOLDS), "mAP", "HL-mAP", "HL-Hit1")
+    figures: dict[str, float | None] = dict.fromkeys(names)
     values: Mapping[str, float] = {}
     num_scored = len(rows)
     if has_windows or not has_saliency:
