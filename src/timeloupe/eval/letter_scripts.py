@@ -75,8 +75,9 @@ class Marks:
                 rights.setdefault(row.groups[name], []).append(right)
         return {value: Count(sum(some), len(some)) for value, some in rights.items()}
 
-    def table(self, script: str, figures: Mapping[str, Any], unit: str) -> Table:
-        """Return the table of a script's figures."""
+    def table(self, script: str, figures: Mapping[str, Any], unit: str, first: Sequence[str] = ()) -> Table:
+        """Return the table of a script's figures, those in ``first`` in front: what a reader looks for."""
+        figures = {name: figures[name] for name in first} | dict(figures)
         values = {row.id: float(right) for row, right in self.by_row if right is not None}
         scored = sum(right is not None for _, right in self.by_row)
         return Table(

@@ -102,7 +102,7 @@ def lmms_eval(rows: Sequence[Row], predictions: Predictions) -> Table:
         number += len(some)
         figures |= {f"{name} num": len(some), f"{name} acc": round(share, 5)}
     figures |= {"Overall num": number, "Overall acc": round(weighted / number, 5) if number else 0.0}
-    return found.table(LMMS_EVAL, figures, "fraction")
+    return found.table(LMMS_EVAL, figures, "fraction", ("Overall acc", "Overall num"))
 
 
 def vlmevalkit(rows: Sequence[Row], predictions: Predictions) -> Table:

@@ -81,7 +81,7 @@ def _compute_accuracy(script: str, read: Callable[[str], str]) -> Scorer:
         """
         found = marks(rows, predictions, lambda row, text: read(text) == row.raw["answer"])
         figures = {name: count.share() for name, count in categories(found).items()}
-        return found.table(script, figures | {"acc": found.count().share()}, "fraction")
+        return found.table(script, figures | {"acc": found.count().share()}, "fraction", ("acc",))
 
     return score
 
@@ -100,7 +100,7 @@ def videotemp_o3(rows: Sequence[Row], predictions: Predictions) -> Table:
     for name, count in [*sorted(categories(found).items()), ("Overall", found.count())]:
         figures |= {f"{name} correct": count.right, f"{name} total": count.total}
         figures[f"{name} Acc"] = printed_percent(count.share(), 2)
-    return found.table(VIDEOTEMP_O3, figures, "percent")
+    return found.table(VIDEOTEMP_O3, figures, "percent", ("Overall Acc",))
 
 
 def _lmms_eval(script: str, read: Callable[[str], str]) -> Scorer:

@@ -132,7 +132,9 @@ def choice_bench(rows: Sequence[Row], predictions: Predictions) -> Table:
     found = marks(_choices(rows), predictions, lambda row, text: before_bracket(text) == _letter(row, "@"))
     figures = {task: count.share() * 100 for task, count in found.by_group("task").items()}
     if not figures:
-        raise OfficialError("ZeroDivisionError", "division by zero")
+        raise OfficialError(
+            "ZeroDivisionError", "division by zero (no multiple-choice question with a reply)"
+        )
     figures |= {"Avg": sum(figures.values()) / len(figures), "micro": found.count().percent()}
     return _table(found, "choice_bench", figures, rows)
 
@@ -268,7 +270,7 @@ def calculate(rows: Sequence[Row], predictions: Predictions) -> Table:
         figures[f"{name} total"] = sum(means)
         scored += len(texts)
     if not scored:
-        raise OfficialError("ZeroDivisionError", "float division by zero")
+        raise OfficialError("ZeroDivisionError", "float division by zero (no question with a judge's text)")
     failures = {"missing": missing} if missing else {}
     return Table("official:calculate", figures, "points", scored, len(rows), failures)
 
@@ -276,7 +278,8 @@ def calculate(rows: Sequence[Row], predictions: Predictions) -> Table:
 def _table(
     found: Marks, script: str, figures: dict[str, float | None] | dict[str, float], rows: Sequence[Row]
 ) -> Table:
-    return replace(found.table(script, figures, "percent"), num_total=len(rows))
+    first = [name for name in ("Avg", "mlvu_percetion_score", "Accuracy", "all") if name in figures]
+    return replace(found.table(script, figures, "percent", first), num_total=len(rows))
 
 
 def strict(rows: Sequence[Row], predictions: Predictions) -> Table:

@@ -75,7 +75,7 @@ def eval_mc(rows: Sequence[Row], predictions: Predictions) -> Table:
         values[row.id] = float(right)
     counts = {TYPES[kind]: Count(sum(some), len(some)) for kind, some in rights.items()}
     counts["Acc"] = Count(sum(counts[name].right for name in ("Acc_C", "Acc_T", "Acc_D")), len(rows))
-    figures = {name: printed(count.percent(), 2) for name, count in counts.items()}
+    figures = {name: printed(counts[name].percent(), 2) for name in ("Acc", *TYPES.values())}
     return Table("official:eval_mc", figures, "percent", len(rows), len(rows), values=values)
 
 

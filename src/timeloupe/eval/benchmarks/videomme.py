@@ -166,7 +166,7 @@ def _eval_your_results(script: str, read: Callable[[str], str]) -> Scorer:
         figures = {
             name: printed(count.percent(if_none=0.0), 1) for name, count in counts(found, TYPES).items()
         }
-        return found.table(script, figures, "percent")
+        return found.table(script, figures, "percent", ("overall", *TYPES))
 
     return score
 
@@ -180,7 +180,7 @@ def videotemp_o3(rows: Sequence[Row], predictions: Predictions) -> Table:
     found = answered(rows, predictions, videotemp_videomme)
     by_name = counts(found, sorted(groups_of(rows, "duration")))
     figures = {name: printed(count.percent(), 1) if count.total else None for name, count in by_name.items()}
-    return found.table(VIDEOTEMP_O3, figures, "percent")
+    return found.table(VIDEOTEMP_O3, figures, "percent", ("overall",))
 
 
 def _lmms_eval(script: str, read: Callable[[str], str]) -> Scorer:
@@ -218,7 +218,7 @@ def _lmms_eval(script: str, read: Callable[[str], str]) -> Scorer:
         everything = found.count()
         figures["Overall Performance"] = printed(everything.percent(if_none=0.0), 1)
         figures["videomme_perception_score"] = everything.percent(if_none=0.0)
-        return found.table(script, figures, "percent")
+        return found.table(script, figures, "percent", ("videomme_perception_score", "Overall Performance"))
 
     return score
 
@@ -242,7 +242,7 @@ def vlmevalkit(rows: Sequence[Row], predictions: Predictions) -> Table:
     found = marks(rows, all_rows, mark)
     by_name = counts(found, TYPES)
     shares = {name: count.share() if count.total else None for name, count in by_name.items()}
-    return found.table(VLMEVALKIT, shares, "fraction")
+    return found.table(VLMEVALKIT, shares, "fraction", ("overall", *TYPES))
 
 
 def read_predictions(path: Path, rows: Sequence[Row]) -> Predictions:

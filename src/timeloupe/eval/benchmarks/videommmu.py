@@ -139,7 +139,8 @@ def _official(script: str, head: bool) -> Scorer:
         for task in groups_of(rows, "task"):
             some = [one for one in found.by_row if one[0].groups["task"] == task]
             figures |= {f"{task}: {name}": value for name, value in _by_subject(Marks(some, 0)).items()}
-        return found.table(script, figures, "fraction")
+        first = [f"{task}: Overall {what}" for task in groups_of(rows, "task") for what in ("acc", "num")]
+        return found.table(script, figures, "fraction", first)
 
     return score
 
@@ -192,7 +193,7 @@ def videotemp_o3(rows: Sequence[Row], predictions: Predictions) -> Table:
         figures |= {f"{task} correct": count.right, f"{task} total": count.total}
         figures[f"{task} Acc"] = printed_percent(shares[-1], 2)
     figures["Average Acc"] = printed_percent(sum(shares) / len(shares), 2)
-    return found.table(VIDEOTEMP_O3, figures, "percent")
+    return found.table(VIDEOTEMP_O3, figures, "percent", ("Average Acc",))
 
 
 def strict(rows: Sequence[Row], predictions: Predictions) -> Table:

@@ -109,7 +109,7 @@ def official(rows: Sequence[Row], predictions: Predictions) -> Table:
     everything = found.count()
     figures |= {"Overall correct": everything.right, "Overall total": everything.total}
     figures["Overall Acc"] = printed_percent(everything.share(), 2)
-    return found.table(VIDEOTEMP_O3, figures, "percent")
+    return found.table(VIDEOTEMP_O3, figures, "percent", ("Overall Acc",))
 
 
 def read_predictions(path: Path, rows: Sequence[Row]) -> Predictions:
