@@ -48,12 +48,14 @@ COMMANDS = (
     Command(
         ("reward", "simulate"), "reward:simulate", "See what a reward would teach, before training on it."
     ),
+    Command(("data", "check"), "data:check", "Find faults in annotations."),
     Command(("demo",), "demo:demo", "Watch the small model look closer, against a single pass."),
     Command(("world", "make"), "world:make", "Write procedural videos, questions about them and the truth."),
     Command(("train", "sft"), "train:sft", "Fine-tune a checkpoint, or train the small model from nothing."),
 )
 
 GROUPS = {
+    "data": "Annotations and training rows.",
     "world": "Procedural videos with exact ground truth.",
     "train": "Train a model from a recipe.",
     "reward": "Rewards of published methods: what they are, what they pay, what they teach.",

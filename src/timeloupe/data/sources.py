@@ -1,0 +1,240 @@
+"""Annotation files as rows: of any benchmark, told by what is in them, or our own lines of examples."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from timeloupe.errors import MissingError, RecordError, TimeloupeError, boundary
+from timeloupe.eval import grounding_files
+from timeloupe.eval.registry import MODULES, benchmark
+from timeloupe.eval.scoring import Row
+from timeloupe.trajectory import Example
+
+EXAMPLES = "examples"
+GROUNDING = "grounding"
+SUFFIXES = (".json", ".jsonl", ".csv", ".txt")
+_FIRST_RECORDS = 5
+
+# The layouts of these are all the same ones; a file of theirs is told from other benchmarks', not among them.
+_OF_ONE_FAMILY = (
+    *("activitynet_captions", "charades_sta", "museg_grounding", "qvhighlights", "timelens", "tvgbench"),
+    "videotemp_bench_grounding",
+)
+_TOLD_BY_CONTENT = tuple(name for name in MODULES if name not in (*_OF_ONE_FAMILY, "world"))
+
+
+@dataclass(frozen=True)
+class Source:
+    """What was read from one file, or from a folder that a benchmark reads as one.
+
+    Attributes:
+        path: The file or folder.
+        layout: Name of the benchmark whose reader took it, ``grounding`` for the layouts that several share, or
+            ``examples`` for our own lines.
+        rows: Its rows; none where the reader stopped at a fault.
+        faults: Why records, or the whole file, could not be read.
+        warnings: What the reader had to overlook.
+    """
+
+    path: Path
+    layout: str
+    rows: tuple[Row, ...]
+    faults: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def read_sources(path: Path, layout: str | None = None) -> tuple[list[Source], list[Path]]:
+    """Return what there is at ``path``, and the files of a folder that no reader takes (predictions, notes, ...).
+
+    Args:
+        path: An annotation file, or a folder: then all files below it with one of ``SUFFIXES``.
+        layout: Name of a benchmark, ``grounding`` or ``examples``; ``None`` = told by what is in each file.
+
+    Raises:
+        ConfigError: There is no such layout.
+        MissingError: There is nothing at ``path``, or nothing that a reader takes.
+        RecordError: ``path`` is one file, in no known layout.
+    """
+    if layout is not None and layout not in (EXAMPLES, GROUNDING):
+        layout = benchmark(layout).name
+    if not path.exists():
+        raise MissingError(f"no annotations at {str(path)!r}")
+    if path.is_file():
+        found = _wanted(path, layout) if layout else _told(path)
+        if found is None:
+            raise RecordError(
+                f"{path} is in no known layout; with --benchmark NAME its reader says what is wrong, "
+                f"NAME is one of {', '.join(names())}"
+            )
+        return [found], []
+    if layout and (whole := _named(path, layout)).rows:
+        return [whole], []
+    sources: list[Source] = []
+    others: list[Path] = []
+    for file in _files(path):
+        found = _wanted(file, layout) if layout else _told(file)
+        if found is None or not found.rows:
+            others.append(file)
+        else:
+            sources.append(found)
+    if not sources:
+        raise MissingError(
+            f"no file below {str(path)!r} is in a known layout, looked at {len(others)} with {', '.join(SUFFIXES)}"
+        )
+    return sources, others
+
+
+def names() -> list[str]:
+    """Return all that ``layout`` of ``read_sources`` may be."""
+    return [*MODULES, GROUNDING, EXAMPLES]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for file in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+        if file.suffix in SUFFIXES and file.is_file() and not hidden:
+            yield file
+
+
+def _named(path: Path, layout: str) -> Source:
+    """Return what the reader of that name makes of a file or folder; what it raises is a fault."""
+    if layout == EXAMPLES:
+        return _examples(path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            if layout == GROUNDING:
+                rows = grounding_files.load_rows(path, "an annotation file of temporal grounding")
+            else:
+                rows = benchmark(layout).load(path)
+            faults = () if rows else (f"{path} holds no rows",)
+        except TimeloupeError as error:
+            rows, faults = [], (str(error),)
+    return Source(path, layout, tuple(rows), faults, tuple(str(one.message) for one in caught))
+
+
+def _wanted(path: Path, layout: str) -> Source:
+    """Return what the reader of that name makes of a file, record by record where it does not take all of it."""
+    source = _named(path, layout)
+    if source.faults and layout != EXAMPLES and len(records := _records(path)) > 1:
+        return _record_by_record(path, layout, records)
+    return source
+
+
+def _told(path: Path) -> Source | None:
+    """Return what the first reader that takes the file makes of it, ``None`` if none does.
+
+    Where none takes all of it, the reader that takes one of the first records is the one, and what it refuses are
+    faults.
+    """
+    if _looks_like_examples(path):
+        return _examples(path)
+    layouts = (*_TOLD_BY_CONTENT, GROUNDING)
+    found = (_named(path, layout) for layout in layouts)
+    if (source := next((source for source in found if source.rows), None)) is not None:
+        return source
+    records = _records(path)
+    with tempfile.TemporaryDirectory() as folder:
+        for record in records[:_FIRST_RECORDS]:
+            alone = _written([record], Path(folder) / path.name)
+            for layout in layouts:
+                if _named(alone, layout).rows:
+                    return _record_by_record(path, layout, records)
+    return None
+
+
+def _record_by_record(path: Path, layout: str, records: list[Any]) -> Source:
+    """Return the rows of all records that the reader takes one by one, and a fault for each other one."""
+    faults: list[str] = []
+    good: list[Any] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, record in enumerate(records, 1):
+            alone = _written([record], Path(folder) / path.name)
+            source = _named(alone, layout)
+            if source.rows:
+                good.append(record)
+            else:
+                why = source.faults[0].removeprefix(str(alone)).removeprefix(":1").removeprefix(", record 1")
+                faults.append(f"{path}, record {number}{why}")
+        together = _written(good, Path(folder) / path.name)
+        source = _named(together, layout)
+        faults += (fault.replace(str(together), str(path)) for fault in source.faults if good)
+    return Source(path, layout, source.rows, tuple(faults), source.warnings)
+
+
+def _records(path: Path) -> list[Any]:
+    """Return the values of a JSON list, or of JSON lines (a line that is none as its text); nothing of other files."""
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    first = text.lstrip()[:1]
+    if first == "[":
+        try:
+            return json.loads(text)
+        except ValueError:
+            return []
+    return [_value(line) for line in text.split("\n") if line.strip()] if first == "{" else []
+
+
+def _value(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return line
+
+
+def _written(records: list[Any], file: Path) -> Path:
+    """Write a JSON list, or one record a line where the name says so, and return the file."""
+    lines = [record if isinstance(record, str) else json.dumps(record) for record in records]
+    text = "\n".join(lines) if file.suffix == ".jsonl" else f"[{','.join(lines)}]"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def _looks_like_examples(path: Path) -> bool:
+    """Return whether the first line is an object with the fields that an example must have, and none that it cannot."""
+    with path.open("rb") as lines:
+        first = next((line for line in lines if line.strip()), b"")
+    try:
+        fields = json.loads(first)
+    except ValueError:
+        return False
+    return (
+        isinstance(fields, dict)
+        and {"id", "video", "question"} <= fields.keys() <= Example.model_fields.keys()
+    )
+
+
+def _examples(path: Path) -> Source:
+    """Return the lines of a file of examples; a line that is none is a fault and the next one is read."""
+    if not path.is_file():
+        raise boundary("annotations of layout examples", str(path), "a JSONL file with one example a line")
+    rows: list[Row] = []
+    faults: list[str] = []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            example = Example.model_validate_json(line)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the line"
+            faults.append(f"{path}:{number} {where}: {first['msg']}, got {first['input']!r:.80}")
+            continue
+        rows.append(
+            Row(
+                id=example.id, video=str(path.parent / example.video), question=example.question, task=example.task,
+                options=example.options, answer=example.answer,
+                windows=tuple((one.start_seconds, one.end_seconds) for one in example.segments),
+                groups={"source": example.source}, raw=example.model_dump(),
+            )
+        )  # fmt: skip
+    if not rows and not faults:
+        faults.append(f"{path} holds no rows")
+    return Source(path, EXAMPLES, tuple(rows), tuple(faults))
