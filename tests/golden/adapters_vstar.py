@@ -25,7 +25,9 @@ LISTS = re.compile(r"\[[0-9, ]*\]")
 
 def evaluate(inputs: dict[str, Any]) -> Any:
     """The vectors' form of ``evaluate_json``: every printed block, or those before the error."""
-    asked = iter(inputs["judge_scores"])  # in the order of asking: an item without an answer is not asked about
+    asked = iter(
+        inputs["judge_scores"]
+    )  # in the order of asking: an item without an answer is not asked about
     scores = [next(asked) if item.get("answer_vqa") else None for item in inputs["items"]]
     found = script.evaluate(inputs["items"], scores, "openo3")
     if found.error is None:
@@ -48,9 +50,11 @@ def figures_in_print_order(block: Mapping[str, Any]) -> list[float]:
 def checks_of_print(stdout: str, found: script.Evaluation) -> Iterator[Check]:
     """One check per printed block: its label, every number at the printed digits, every list of items."""
     labels = list(LABEL.finditer(stdout))
+    ends = [*(label.start() for label in labels[1:]), len(stdout)]
+    if found.error is not None and len(labels) == len(found.blocks) + 1:
+        labels.pop()  # the block that the script ends in is printed in part
     yield compare("printed blocks", list(found.blocks), [label[1] for label in labels])
-    ends = [label.start() for label in labels[1:]] + [len(stdout)]
-    for label, end in zip(labels, ends, strict=True):
+    for label, end in zip(labels, ends, strict=False):
         if label[1] not in found.blocks:
             continue
         text = stdout[label.end() : end]

@@ -44,6 +44,7 @@ MEDIUM_SECONDS = 180
 OVERALL = "Overall Statistics"
 JOINTS = ("vqa_temp", "vqa_spat", "temp_spat", "vqa_temp_spat")
 CHAINS = ("", "_2")
+APS = {"AP1@0.1:0.9": "", "AP2@0.1:0.9": "_2"}
 
 Script = Literal["vstar", "openo3"]
 Item = Mapping[str, Any]
@@ -276,7 +277,7 @@ class _Stats:
         }
         with raising_as_script():
             found["acc_vqa"] = sum(score >= RIGHT_SCORE for score in scores) / total
-        for aps, chain in (("AP1@0.1:0.9", ""), ("AP2@0.1:0.9", "_2")):
+        for aps, chain in APS.items():
             ious = [item[f"temporal_IoU{chain}"] for item in self.items]
             for level in (0.3, 0.5, 0.7):
                 found[f"r1_iou{level * 100:.0f}{chain}"] = _mean([iou >= level for iou in ious])
@@ -300,15 +301,15 @@ def _graded(item: Item, score: int | None, script: Script) -> Block:
     if score is None:
         raise ValueError("an item with an answer needs the judge's score")
     found: Block = {"VQA_score": score}
-    for aps, chain in (("AP1@0.1:0.9", ""), ("AP2@0.1:0.9", "_2")):
-        times = item.get(f"answer_temporal{chain}")
-        if script == "openo3":
-            times = _read_again(item, chain)
-        boxes = item.get(f"answer_spatial{chain}")
-        with raising_as_script():
+    guarded = script == "openo3"
+    with raising_as_script():
+        for chain in CHAINS:
+            times = _read_again(item, chain) if guarded else item.get(f"answer_temporal{chain}")
             found[f"temporal_IoU{chain}"] = temporal_iou(item["timestamps"], times)
+        for aps, chain in APS.items():
+            boxes = item.get(f"answer_spatial{chain}")
             found[aps], found[f"spatial_mIoU{chain}"] = spatial_metrics(
-                item["bboxes"], boxes, guarded=script == "openo3"
+                item["bboxes"], boxes, guarded=guarded
             )
     return found
 
