@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from timeloupe.errors import RecordError
+from timeloupe.errors import MissingError, RecordError
 from timeloupe.eval.grounding_files import only_record, unfolded, whole_json
 from timeloupe.eval.grounding_scripts import plain_query
 from timeloupe.eval.letter_files import Record, read_records, records_of
@@ -43,8 +43,11 @@ def read_predictions(path: Path, rows: Sequence[Row]) -> Predictions:
     """Return the predictions of a file by row id.
 
     Raises:
+        MissingError: It is a folder.
         RecordError: The file is in none of the layouts, or a record is not valid or of no row.
     """
+    if path.is_dir():
+        raise MissingError(f"{str(path)!r} is a folder, expected one file of predictions")
     index = _Index(rows)
     found: dict[str, Any] = {}
     for at, record in enumerate(_records(path)):

@@ -92,7 +92,9 @@ def _generic(path: Path) -> Loaded | None:
         whole = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError):
         return None
-    if isinstance(whole, dict) and whole and all(isinstance(value, str | None) for value in whole.values()):
+    if not isinstance(whole, dict) or any(">>>" in key for key in whole):
+        return None  # keys of lmms-eval and TimeLens are no ids
+    if whole and all(isinstance(value, str | None) for value in whole.values()):
         return Loaded({str(key): value for key, value in whole.items()}, "JSON of {id: text}")
     return None
 
