@@ -4,7 +4,8 @@
    ``</think>``, else the whole text.
 2. Times are read in all forms (``timeloupe.prompt.segments``, tolerant); letters by ``timeloupe.prompt.option``.
 3. An answer that cannot be read is wrong, and so is one that is missing. Neither leaves the denominator.
-4. Windows are cut at the video's start and end where the length is known, and those that overlap become one.
+4. Windows are cut at the video's start and end where the length is known, and those that overlap become one. A time
+   that is plainly negative (``[-1.5, 3]``, ``from -1.5 to 3``) is therefore 0; a dash behind a number is a dash.
 5. The overlap of an answer and the truth is that of their unions, so naming many windows does not help.
 6. R@m is IoU >= m.
 
@@ -15,6 +16,7 @@ unscored, counted under ``label_unusable``, and the only ones that leave the den
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,11 +25,17 @@ from timeloupe.eval.metrics import accuracy, mean_tiou, recall_at
 from timeloupe.eval.scoring import Predictions, Row, Table, Window
 from timeloupe.grounding import match_best, merge_spans, set_iou, tiou_matrix
 from timeloupe.prompt.option import MAX_OPTIONS, parse_option
-from timeloupe.prompt.segments import parse_segments
+from timeloupe.prompt.segments import MAX_CHARACTERS, parse_segments
 from timeloupe.trajectory import Problem
 
 THRESHOLDS = (0.3, 0.5, 0.7)
 MULTI_THRESHOLDS = (0.1, 0.3, 0.5, 0.7)
+
+
+_NEGATIVE = re.compile(
+    r"(?P<before>(?:^|[\[({,;:=\"'>]|\b(?:from|between|to|and|until|at|is|starts?|ends?))[ \t]{0,4})[-\u2212]\d[\d.]*",
+    re.IGNORECASE,
+)
 
 
 def answer_part(text: str) -> str:
@@ -176,7 +184,10 @@ def graded(
 
 
 def _pairs_of_text(text: str) -> list[Window]:
-    found = parse_segments(answer_part(text), "tolerant")
+    answer = answer_part(text)
+    if len(answer) <= MAX_CHARACTERS:  # a longer one is refused anyway
+        answer = _NEGATIVE.sub(r"\g<before>0", answer)
+    found = parse_segments(answer, "tolerant")
     if isinstance(found, Problem):
         return []
     return [(segment.start_seconds, segment.end_seconds) for segment in found]
