@@ -356,7 +356,8 @@ def _frame_figures(ious: Sequence[float]) -> tuple[list[float], float]:
 
 def _mean(values: Sequence[float]) -> float:
     """Return the mean as numpy adds it up; NaN without values."""
-    return float(np.mean(values)) if values else float("nan")
+    with np.errstate(all="ignore"):
+        return float(np.mean(values)) if values else float("nan")
 
 
 def _json_part(text: str) -> str | None:

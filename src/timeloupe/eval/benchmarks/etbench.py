@@ -21,7 +21,7 @@ from timeloupe.eval.official import OfficialError
 from timeloupe.eval.scoring import Benchmark, Predictions, Row, Table, Window
 from timeloupe.eval.window_files import finite, is_number, windows
 from timeloupe.grounding import set_iou
-from timeloupe.prompt.segments import parse_segments
+from timeloupe.prompt.segments import MAX_CHARACTERS, parse_segments
 from timeloupe.prompt.times import read_items
 from timeloupe.trajectory import Problem, Task
 
@@ -263,7 +263,9 @@ def _one_time(prediction: Any, row: Row) -> tuple[float | None, str]:
     if not isinstance(prediction, str):
         found, why = strict.read_windows(prediction, row)
         return ((found[0][0] + found[0][1]) / 2, "") if len(found) == 1 else (None, why or "unparsed")
-    text = strict.answer_part(prediction)[:MAX_TIME_CHARACTERS]
+    text = strict.answer_part(prediction)
+    if len(text) > MAX_CHARACTERS:
+        return None, "unparsed"
     times = [item.seconds for item in read_items(text, strict=False) if item.kind == "time"]
     if len(times) == 1:
         return times[0], ""
@@ -276,8 +278,6 @@ def _one_time(prediction: Any, row: Row) -> tuple[float | None, str]:
 def _strict_gvq(rows: Sequence[Row], predictions: Predictions) -> Table:
     return qa_grounding.strict_table(rows, predictions, lambda text: qa_grounding.Halves(text, text))
 
-
-MAX_TIME_CHARACTERS = 10_000
 
 _STRICT: dict[str, Callable[[Sequence[Row], Predictions], Table]] = {
     "tal": strict.multi_segment, "evs": strict.multi_segment, "dvc": strict.multi_segment,
