@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from timeloupe.cli.main import main
 from timeloupe.errors import ConfigError, MissingError, RecordError
 from timeloupe.eval import videomind_script
 from timeloupe.eval.benchmarks import cgbench, cgbench_scripts, nextgqa, qvhighlights, rextime
@@ -244,8 +245,24 @@ def test_rextime_scores_what_the_first_record_has(questions: list[Row]) -> None:
     windows = {id: one["pred_relevant_windows"] for id, one in both.items()}
     assert "VQA" not in rextime.official(questions, windows).figures
     strict = rextime.strict(questions, both).figures
-    # The small letter is read, the reversed window turned round, and all windows of an answer count.
-    assert (strict["accuracy"], strict["mIoU"]) == (1.0, pytest.approx((1 + 1 + 1 + 0.8) / 4))
+    # The small letter is read, the reversed window turned round; the second window of q1 counts for nothing here too.
+    assert (strict["accuracy"], strict["mIoU"]) == (1.0, pytest.approx((1 + 0.5 + 1 + 0.8) / 4))
+
+
+def test_parts_with_figures_of_their_own_do_not_fill_the_line(
+    tmp_path: Path, questions: list[Row], capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = write_lines(tmp_path / "rextime_val.jsonl", QUESTIONS)
+    right = [{"qid": row.id, "pred_relevant_windows": [[10, 20]], "ans": row.answer} for row in questions]
+    command = ["score", "rextime", "--annotations", str(truth)]
+    command += ["--predictions", str(write_lines(tmp_path / "sub.jsonl", right)), "--mode", "official"]
+    assert main(command) == 0
+    short = capsys.readouterr().out
+    assert "MR-full-mIoU 100.0000" in short
+    assert "{" not in short
+    assert "1 more with --all-figures" in short
+    assert main([*command, "--all-figures"]) == 0
+    assert "'MR-mIoU': 100.0" in capsys.readouterr().out
 
 
 def test_faults_of_rextime(questions: list[Row]) -> None:

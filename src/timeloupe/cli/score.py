@@ -133,7 +133,8 @@ def _words(table: Table, all_figures: bool) -> str:
     if table.error is not None:
         return f"the script ends with {table.error}"
     items = list(table.figures.items())
-    shown = items if all_figures else items[:SHOWN]
+    # A part with figures of its own is no figure: it would fill the line.
+    shown = items if all_figures else [item for item in items if not isinstance(item[1], dict)][:SHOWN]
     words = "  ".join(f"{name} {_number(value)}" for name, value in shown)
     left = len(items) - len(shown)
     unit = " (percent)" if table.unit == "percent" else ""

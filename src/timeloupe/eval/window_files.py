@@ -64,16 +64,15 @@ def finite(record: Record, name: str) -> float:
     return float(value)
 
 
-def best_or_all(given: Any) -> Any:
-    """Return the answer that a prediction stands for where only one counts.
+def best_of_ranking(given: Any) -> Any:
+    """Return the one window that a ranked list stands for, as a list of one: the best by score, else the first.
 
-    Of windows with scores that is the best one (the first of equal ones), as a list of one; texts and windows without
-    scores are returned as they are.
+    Of equal scores the first counts. What is no list, or an empty one, is returned as it is.
     """
     if not isinstance(given, list) or not given:
         return given
     scored = [one for one in given if isinstance(one, list | tuple) and len(one) > 2 and is_number(one[2])]
-    return [max(scored, key=lambda window: window[2])] if len(scored) == len(given) else given
+    return [max(scored, key=lambda window: window[2])] if len(scored) == len(given) else given[:1]
 
 
 def each_once(records: Sequence[Record], name: str) -> dict[str, Record]:

@@ -26,7 +26,7 @@ from timeloupe.eval.letter_files import Record, existing, read_json, read_record
 from timeloupe.eval.qa_grounding import Halves, strict_table
 from timeloupe.eval.scoring import Benchmark, Predictions, Row, Table
 from timeloupe.eval.strict import multiple_choice
-from timeloupe.eval.window_files import best_or_all, each_once, finite, is_number, windows
+from timeloupe.eval.window_files import each_once, finite, is_number, windows
 
 FILES = "cgbench_mini.json or cgbench.json of CG-Bench/CG-Bench"
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5)
@@ -184,7 +184,7 @@ def _halves(prediction: Any) -> Halves:
         answer = _answer(prediction)
         return Halves(answer if isinstance(answer, str) else prediction, answer)
     if not isinstance(prediction, Mapping):
-        return Halves(windows=best_or_all(prediction))
+        return Halves(windows=prediction)
     if "pred" in prediction or "response" in prediction:
         ranked = prediction.get("pred")
         return Halves(prediction.get("response"), ranked[:1] if isinstance(ranked, list) else ranked)

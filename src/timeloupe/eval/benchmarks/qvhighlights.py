@@ -29,7 +29,7 @@ from timeloupe.eval.grounding_tensors import etchat, museg_tal, videomind
 from timeloupe.eval.letter_files import Record, existing, read_records
 from timeloupe.eval.scoring import Benchmark, Predictions, Row, Scorer, Table
 from timeloupe.eval.window_files import (
-    best_or_all,
+    best_of_ranking,
     each_once,
     finite,
     is_number,
@@ -107,14 +107,14 @@ def read_predictions(path: Path, rows: Sequence[Row]) -> Predictions:
 def strict(rows: Sequence[Row], predictions: Predictions) -> Table:
     """Return moment retrieval and highlights as a user means them, in fractions.
 
-    ``mIoU`` and ``F1`` are those of ``strict.multi_segment``; of windows with scores only the best one is the answer
-    there. ``R1@m``: the answer's best window reaches IoU m with some true window. ``mAP``: all windows, cut at the
-    video's ends, by falling score (those of a text in its order), each true window found once. ``HL`` is
-    the script's for very good clips, but a clip without a score stands last, one too many is left out, annotators who
-    call no clip very good are left out, and a query without any such clip is unscored. Figures of a part that no
-    prediction has are ``None``.
+    ``mIoU`` and ``F1`` are those of ``strict.multi_segment``; of a record's windows, which are a ranking, only the best
+    is the answer there (the first if they have no scores), of a text or a plain list all are. ``R1@m``: the answer's
+    first window reaches IoU m with some true window. ``mAP``: all windows, cut at the video's ends, by falling score
+    (those of a text in its order), each true window found once. ``HL`` is the script's for very good clips, but a clip
+    without a score stands last, one too many is left out, annotators who call no clip very good are left out, and a
+    query without any such clip is unscored. Figures of a part that no prediction has are ``None``.
     """
-    firsts = {row.id: best_or_all(windows_of(predictions.get(row.id))) for row in rows}
+    firsts = {row.id: _answer(predictions.get(row.id)) for row in rows}
     has_windows = any(first is not None for first in firsts.values())
     has_saliency = any(saliency(predictions.get(row.id)) is not None for row in rows)
     failures: Counter[str] = Counter()
@@ -132,6 +132,11 @@ def strict(rows: Sequence[Row], predictions: Predictions) -> Table:
         if not has_windows:
             num_scored, values = len(hits), hits
     return Table("strict", figures, "fraction", num_scored, len(rows), dict(failures), values)
+
+
+def _answer(prediction: Any) -> Any:
+    windows = windows_of(prediction)
+    return best_of_ranking(windows) if isinstance(prediction, Mapping) else windows
 
 
 def _recalls(rows: Sequence[Row], firsts: Predictions) -> dict[str, float | None]:

@@ -18,7 +18,7 @@ from timeloupe.eval.letter_files import Record, existing, read_records
 from timeloupe.eval.official import OfficialError
 from timeloupe.eval.qa_grounding import Halves, halves_of_record, strict_table
 from timeloupe.eval.scoring import Benchmark, Predictions, Row, Table, Window
-from timeloupe.eval.window_files import best_or_all, each_once, finite, is_number, scored_windows, windows
+from timeloupe.eval.window_files import best_of_ranking, each_once, finite, is_number, scored_windows, windows
 
 FILES = "rextime_val.jsonl of ReXTime/ReXTime (its evaluation form, or the one with options)"
 WINDOWS, LETTER = "pred_relevant_windows", "ans"
@@ -151,13 +151,20 @@ def _overlaps(submission: Sequence[tuple[Row, Mapping[str, Any]]]) -> np.ndarray
 
 
 def strict(rows: Sequence[Row], predictions: Predictions) -> Table:
-    """Return the figures of ``qa_grounding.strict_table``; of windows with scores the best one is the answer."""
+    """Return the figures of ``qa_grounding.strict_table``.
+
+    The windows of a record are a ranking: the answer is the best by score, or the first if they have none.
+    """
     return strict_table(rows, predictions, _halves)
 
 
 def _halves(prediction: Any) -> Halves:
     halves = halves_of_record(prediction, LETTER, WINDOWS)
-    return replace(halves, windows=best_or_all(halves.windows))
+    return (
+        replace(halves, windows=best_of_ranking(halves.windows))
+        if isinstance(prediction, Mapping)
+        else halves
+    )
 
 
 BENCHMARK = Benchmark(
