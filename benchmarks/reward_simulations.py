@@ -32,13 +32,12 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="write docs/rewards.md and docs/rewards/*.png")
     options = parser.parse_args()
     names = options.names or [name for name in preset_names() if name not in SKIPPED]
-    page = PAGE.read_text(encoding="utf-8") if options.record else ""
     for name in names:
         simulation = simulate(load_reward(name), seed=options.seed, episodes=options.episodes)
         text = table(simulation)
         print(f"\n{text}\n", flush=True)
         if options.record:
-            page = placed(page, name, text)
+            page = placed(PAGE.read_text(encoding="utf-8"), name, text)
             (DOCS / "rewards").mkdir(exist_ok=True)
             plot(simulation, DOCS / "rewards" / f"{name}.png")
             PAGE.write_text(page, encoding="utf-8")

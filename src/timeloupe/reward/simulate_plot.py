@@ -67,14 +67,16 @@ def plot(simulation: Simulation, path: Path) -> None:
     panels[0].set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
     for label, name in zip(panels[0].get_yticklabels(), names, strict=True):
         label.set_color(HONEST if _is_honest(name) else "black")
-    verdict = (
-        "a degenerate policy outranks honest looking" if simulation.outranking else "honest looking wins"
+    verdict = "a" if simulation.outranking else "no"
+    wide = len(cells) > 2
+    figure.suptitle(
+        f"{simulation.name}: {verdict} degenerate policy outranks honest looking", fontsize=10 if wide else 8
     )
-    figure.suptitle(f"{simulation.name}: {verdict}", fontsize=10)
-    figure.supxlabel(
-        "mean reward and 95 % interval; blue diamonds: honest, dotted line perfect, dashed honest; "
-        "red: outranks the honest policy that knows as much", fontsize=8,
-    )  # fmt: skip
+    legend = (
+        "mean reward and 95 % interval; blue: honest, the dotted line perfect, the dashed one honest;",
+        "red: outranks the honest policy that knows as much",
+    )
+    figure.supxlabel((" " if wide else "\n").join(legend), fontsize=8 if wide else 6)
     # No date in the file: the same simulation gives the same bytes.
     metadata = {"Date": None} if path.suffix.lower() == ".svg" else None
     figure.savefig(path, dpi=130, metadata=metadata)
