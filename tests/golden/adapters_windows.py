@@ -10,6 +10,7 @@ from typing import Any
 from tests.golden.checks import Check, compare
 from tests.golden.printed import PRINTED, figures_of, unknown
 from tests.golden.replay_benchmarks import BenchmarkAdapter
+from timeloupe.errors import RecordError
 from timeloupe.eval import videomind_script
 from timeloupe.eval.benchmarks import cgbench, cgbench_scripts, nextgqa, qvhighlights, rextime
 from timeloupe.eval.grounding_scripts import taro, time_r1
@@ -29,10 +30,28 @@ def raised(call: Callable[[], Any]) -> Any:
         return {"raises": str(error)}
 
 
-def annotation(folder: Path, entry: Any) -> Path:
-    """Return the annotation file that a reference names first, or alone."""
-    first = entry[0] if isinstance(entry, list) else entry
-    return folder / first["file"]
+def annotated(
+    load: Callable[[Path], list[Row]], folder: Path, entry: Any, about: Sequence[str] = ()
+) -> list[Row]:
+    """Return the rows of the annotation that a reference names: of several files the first that can be read so.
+
+    Args:
+        load: Our reader.
+        folder: What the names are relative to.
+        entry: One ``{"file": ...}`` or a list of them.
+        about: Ids that the rows must have, if any file's do.
+    """
+    entries = entry if isinstance(entry, list) else [entry]
+    found: list[list[Row]] = []
+    for one in entries:
+        try:
+            found.append(load(folder / one["file"]))
+        except RecordError:
+            if len(entries) == 1:
+                raise
+    if not found:
+        raise RecordError(f"none of {entries!r:.120} can be read")
+    return next((rows for rows in found if set(about) <= {row.id for row in rows}), found[0])
 
 
 def alike(id: str, got: Mapping[str, Any], expected: Mapping[str, Any], tolerance: float) -> Iterator[Check]:
@@ -56,14 +75,21 @@ def replay_qvhighlights(reference: dict[str, Any], folder: Path) -> Iterator[Che
         "official": lambda block, rows: unknown("official", block, ()),
     }
     yield from unknown("reference", reference, (*HEADER, *blocks))
-    rows = qvhighlights.load(annotation(folder, reference["annotation"]))
+    rows = annotated(qvhighlights.load, folder, reference["annotation"])
     yield compare("n", len(rows), reference["n"])
     for name, block in reference.items():
         if name not in blocks:
             continue
-        truth = block.get("gt", block.get("annotation"))
-        own = qvhighlights.load(annotation(folder, truth)) if truth else rows
-        yield from blocks[name](block, own)
+        truth = block.get("gt", block.get("annotation", reference["annotation"]))
+        yield from blocks[name](block, annotated(qvhighlights.load, folder, truth, _ids(block, folder)))
+
+
+def _ids(block: Mapping[str, Any], folder: Path) -> list[str]:
+    """Return the ids of a block's predictions, which stand in it or in a file."""
+    given = block.get("predictions")
+    if isinstance(given, dict) and "file" in given:
+        return list(qvhighlights.read_predictions(folder / given["file"], []))
+    return [str(one["qid"]) for one in given or ()]
 
 
 def _nested(figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -249,7 +275,7 @@ def printed_tables(
 def replay_rextime(reference: dict[str, Any], folder: Path) -> Iterator[Check]:
     """Yield the checks of submissions with windows, letters, or both, and of two that the script refuses."""
     yield from unknown("reference", reference, (*HEADER, "official", "predictions"))
-    rows = rextime.load(annotation(folder, reference["annotation"]))
+    rows = annotated(rextime.load, folder, reference["annotation"])
     yield compare("n", len(rows), reference["n"])
     records = {one["qid"]: one for one in reference["predictions"]}
     first = next(iter(records))
@@ -290,7 +316,7 @@ def replay_nextgqa(reference: dict[str, Any], folder: Path) -> Iterator[Check]:
     yield from unknown(
         "reference", reference, (*HEADER, *counts, "official", "per_item_first_150", "predictions")
     )
-    rows = nextgqa.load(annotation(folder, reference["annotation"]))
+    rows = annotated(nextgqa.load, folder, reference["annotation"])
     given = reference["predictions"]
     yield compare("n_gt", len(rows), reference["n_gt"])
     yield compare("n_pred", len(given["ground_seconds"]), reference["n_pred"])
@@ -356,7 +382,7 @@ def _overlap(item: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[Check]:
 def replay_cgbench(reference: dict[str, Any], folder: Path) -> Iterator[Check]:
     """Yield the checks of every reply, of the sums over them, and of VideoMind's tables."""
     yield from unknown("reference", reference, (*HEADER, "official", "videomind", "predictions"))
-    rows = {row.id: row for row in cgbench.load(annotation(folder, reference["annotation"]))}
+    rows = {row.id: row for row in annotated(cgbench.load, folder, reference["annotation"])}
     replies = {str(one["qid"]): one for one in reference["predictions"]}
     yield compare("n", len(replies), reference["n"])
     asked = [rows[id] for id in replies if id in rows]
