@@ -176,8 +176,8 @@ class _Answer:
 
     what: Any = None
     score: int | None = None
-    when: tuple[Any, Any] = (None, None)
-    where: tuple[Any, Any] = (None, None)
+    when: tuple[Any, ...] = (None,) * len(CHAINS)
+    where: tuple[Any, ...] = (None,) * len(CHAINS)
 
 
 def _by_id(records: Sequence[Record]) -> Iterator[tuple[str, Record]]:
@@ -283,18 +283,21 @@ def _answer_of(row: Row, prediction: Any, judge: Judge | None) -> _Answer | None
     if not isinstance(prediction, Mapping):
         what = strict.answer_part(prediction) if isinstance(prediction, str) else None
         return _Answer(what, _score(row, what, None, judge), (prediction, prediction))
-    read = prediction.get
-    one, two = CHAINS
-    what = read("answer_vqa")
-    return _Answer(
-        what,
-        _score(row, what, prediction, judge),
-        # The model's own text says more than what a script could read of it.
-        (read(f"answer_temporal_pre{one}") or read(f"answer_temporal{one}"),
-         read(f"answer_temporal_pre{two}") or read(f"answer_temporal{two}")),
-        (read(f"answer_spatial{one}") or read(f"answer_spatial_pre{one}"),
-         read(f"answer_spatial{two}") or read(f"answer_spatial_pre{two}")),
-    )  # fmt: skip
+    what = prediction.get("answer_vqa")
+    # The model's own text of times says more than what a script could read of it; boxes are read the same way.
+    whens = [
+        _first_of(prediction, f"answer_temporal_pre{chain}", f"answer_temporal{chain}") for chain in CHAINS
+    ]
+    wheres = [
+        _first_of(prediction, f"answer_spatial{chain}", f"answer_spatial_pre{chain}") for chain in CHAINS
+    ]
+    return _Answer(what, _score(row, what, prediction, judge), tuple(whens), tuple(wheres))
+
+
+def _first_of(prediction: Mapping[str, Any], *names: str) -> Any:
+    """Return the first field that holds something, else the first that is there, such as an empty list."""
+    given = [value for name in names if (value := prediction.get(name)) is not None]
+    return next((value for value in given if value), given[0] if given else None)
 
 
 def _column(
