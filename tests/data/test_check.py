@@ -42,6 +42,7 @@ FAULTY: list[tuple[str, Row]] = [
     ("label_not_finite", replace(MOMENT, windows=((1.0, 2.0), (3.0, math.inf)), duration_seconds=None)),
     ("label_reversed", replace(MOMENT, windows=((2.0, 1.0),))),
     ("label_no_length", replace(MOMENT, windows=((2.0, 2.0),))),
+    ("label_no_length", replace(MOMENT, windows=((10.0, 10.0),))),
     ("label_outside", replace(MOMENT, windows=((10.0, 11.0),))),
     ("label_outside", replace(MOMENT, windows=((-2.0, -1.0),), duration_seconds=None)),
     ("label_before_start", replace(MOMENT, windows=((-0.1, 3.0),))),
@@ -346,4 +347,8 @@ def test_ids_of_known_defects(shared_dir: Path) -> None:
 
 def test_every_check_says_how_grave_it_is() -> None:
     assert {severity for severity, _ in CHECKS.values()} == {"error", "warning"}
+    page = (Path(__file__).parents[2] / "docs" / "data-check.md").read_text(encoding="utf-8")
+    assert [
+        f"| `{name}` | {severity} | {words} |" in page for name, (severity, words) in CHECKS.items()
+    ].count(False) == 0
     assert Finding("label_at_end", ("a",), "a: x").severity == "warning"

@@ -191,9 +191,11 @@ def _window_fault(row: Row, is_wrong: Callable[[float, float], bool]) -> str | N
 
 def _end_fault(row: Row, is_wrong: Callable[[float, float, float], bool]) -> str | None:
     last = math.inf if row.duration_seconds is None else row.duration_seconds
-    sound = (window for window in row.windows if _finite(*window) and window[0] <= window[1])
+    sound = (window for window in row.windows if _finite(*window) and window[0] < window[1])
     found = next((window for window in sound if is_wrong(*window, last)), None)
-    return f"{_text(found)} of {last:.10g} s" if found else None
+    if found is None:
+        return None
+    return _text(found) if row.duration_seconds is None else f"{_text(found)} of {last:.10g} s"
 
 
 def _text(window: Window) -> str:
