@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timeloupe.errors import ConfigError, MissingError
+from timeloupe.prompt.parse import parse_reply
+from timeloupe.prompt.protocol import PROTOCOLS
 from timeloupe.reward.base import Context
-from timeloupe.reward.compose import Composite, PartUse, Reward, load_reward
+from timeloupe.reward.compose import Composite, PartUse, Reward, load_reward, preset_names
 from timeloupe.reward.parts import Entry
+from timeloupe.reward.scenes import prompt_of, sample_scene, seeded
 from timeloupe.trajectory import Answer, Example, Generation, StopReason, Task, Trajectory, Turn
 
 LOW, HIGH = -1.0, 2.0
@@ -222,3 +225,62 @@ def test_a_total_is_none_or_within_the_computed_bounds(
     assert {name for name, value in score.parts.items() if value is None} == set(score.reasons)
     if one is not None and two is not None:
         assert total is not None
+
+
+HOSTILE = st.one_of(
+    st.text(max_size=80),
+    st.lists(
+        st.sampled_from(
+            [
+                "<think>", "</think>", "<answer>", "</answer>", "<tool_call>", "</tool_call>", "<obj>cup</obj>", "<t>",
+                "</t>s", "at", "<box>[1, 2, 3, 4]</box>", "<box>[1e400, 0, 2, 2]</box>", "10-20", "0-1e400", "nan-inf",
+                " to ", "12.5s to 14s", "[10, 20]", "-5", "٣-٤", "9" * 400, "C", "Correct Option: C",
+                '{"name":"get_video_clip_frame","arguments":[{"start_time":10,"end_time":1e999}]}', "\x00", " ",
+            ]
+        ),
+        max_size=14,
+    ).map("".join),
+)  # fmt: skip
+
+
+@given(
+    st.sampled_from(preset_names()), st.lists(HOSTILE, min_size=1, max_size=3), st.floats(0, 1), st.booleans()
+)
+def test_presets_are_finite_and_within_their_bounds_on_hostile_replies(
+    name: str, replies: list[str], progress: float, cut: bool
+) -> None:
+    """Whatever a model writes, the reward is a finite number within its bounds; its faults are never unscored."""
+    reward = load_reward(name)
+    protocol = PROTOCOLS[reward.composite.protocol]
+    for task in reward.composite.tasks:
+        scene = sample_scene(task, seeded(task), task)
+        example = scene.example
+        turns: list[Turn] = []
+        for text in replies:
+            parsed = parse_reply(text, protocol, num_options=len(example.options), closed=cut)
+            generation = Generation(text=text, finish="length" if cut else "stop")
+            turns.append(
+                Turn(
+                    generation=generation, thought=parsed.thought, call=parsed.call, answer=parsed.answer,
+                    problem=parsed.problem,
+                )
+            )  # fmt: skip
+        stop = StopReason.ANSWERED if turns[-1].answer is not None else StopReason.FORMAT
+        prompt = prompt_of(scene, protocol, tools=reward.composite.tools)
+        trajectory = Trajectory(
+            example=example, policy="p", protocol=protocol.name, turns=tuple(turns), stop=stop, prompt=prompt
+        )
+        context = Context(progress=progress, log_prob_drop=0.2, log_prob_drop_threshold=0.1)
+        total = reward.score(trajectory, context).parts["reward"]
+        low, high = reward.bounds(task, progress)
+        assert total is not None and low - 1e-9 <= total <= high + 1e-9
+
+
+def test_presets_say_where_they_come_from_and_bound_their_totals() -> None:
+    for name in preset_names():
+        reward = load_reward(name)
+        assert len(reward.composite.source) > 20 and len(reward.composite.title) > 20
+        for task in reward.composite.tasks:
+            for start, _ in reward.composite.phases:
+                low, high = reward.bounds(task, start)
+                assert math.isfinite(low) and math.isfinite(high) and low < high
