@@ -46,6 +46,12 @@ JOINTS = ("vqa_temp", "vqa_spat", "temp_spat", "vqa_temp_spat")
 CHAINS = ("", "_2")
 APS = {"AP1@0.1:0.9": "", "AP2@0.1:0.9": "_2"}
 
+DIGITS = 4
+LEADING = (
+    "mAM", "mLGM", "Accuracy", "Mean IoU", "Mean IoU (chain 2)", "Mean mIoU", "Mean mIoU (chain 2)",
+    "VQA & Temp & Spat",
+)  # fmt: skip
+
 Script = Literal["vstar", "openo3"]
 Item = Mapping[str, Any]
 Block = dict[str, Any]
@@ -187,6 +193,40 @@ def evaluate(items: Sequence[Item], judge_scores: Sequence[int | None], script: 
             return Evaluation(blocks, joints, noted, error)
         joints[label] = stats.joints
     return Evaluation(blocks, joints, noted)
+
+
+def printed(block: Mapping[str, Any], *, judged: bool) -> dict[str, float | None]:
+    """Return a block under the names that the script prints; ``None`` for what a missing judge would have to say."""
+    named: dict[str, Any] = {
+        "Avg All Score": block["avg_all_score"], "Avg Valid Score": block["avg_valid_score"],
+        "Accuracy": block["acc_vqa"],
+    }  # fmt: skip
+    graded = set(named)
+    for chain, end in zip(CHAINS, ("", " (chain 2)"), strict=True):
+        for level in ("0.3", "0.5", "0.7"):
+            named[f"R1@IoU={level}{end}"] = block[f"r1_iou{level[2]}0{chain}"]
+        named[f"Mean IoU{end}"] = block[f"mean_temporal_iou{chain}"]
+        named |= {
+            f"mAP@{level}{end}": ap for level, ap in zip(LEVELS, block[f"mean_aps{chain}"], strict=True)
+        }
+        named[f"Mean mIoU{end}"] = block[f"mean_miou{chain}"]
+    for name in ("AM", "LGM"):
+        means = {f"{name}1": block[name], f"{name}2": block[f"{name}2"], f"m{name}": block[f"m{name}"]}
+        named |= means
+        graded |= set(means)
+    for joint, name in zip(
+        JOINTS, ("VQA & Temp", "VQA & Spat", "Temp & Spat", "VQA & Temp & Spat"), strict=True
+    ):
+        for chain, end in zip(CHAINS, ("", " (chain 2)"), strict=True):
+            named[f"{name}{end}"] = block[f"{joint}{chain}"]
+            graded |= {f"{name}{end}"} if "VQA" in name else set()
+    return {name: float(f"{value:.{DIGITS}f}") if judged or name not in graded else None
+            for name, value in named.items()}  # fmt: skip
+
+
+def led(names: Iterable[str], leading: Sequence[str]) -> list[str]:
+    """Return the names, those that matter most in front: a line of a terminal holds no more."""
+    return [*leading, *(name for name in names if name not in leading)]
 
 
 def length_of(frame_count: float, fps: float) -> str:

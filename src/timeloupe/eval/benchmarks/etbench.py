@@ -124,6 +124,7 @@ def score(rows: Sequence[Row], predictions: Predictions) -> Table:
     the answer overlaps most counts. vhd: ``hit``, the share of answers whose one time lies in a window of any
     annotator; a window stands for its middle, and a text with several times is unparsed.
     """
+    leading: dict[str, float | None] = {}
     figures: dict[str, float | None] = {}
     failures: Counter[str] = Counter()
     values: dict[str, float] = {}
@@ -131,11 +132,13 @@ def score(rows: Sequence[Row], predictions: Predictions) -> Table:
     for task in dict.fromkeys(row.groups["task"] for row in rows):
         some = [row for row in rows if row.groups["task"] == task]
         table = _STRICT.get(task, strict.grounding)(some, predictions)
-        figures |= {f"{task} {name}": value for name, value in table.figures.items() if "=" not in name}
+        found = {f"{task} {name}": value for name, value in table.figures.items() if "=" not in name}
+        leading |= dict(list(found.items())[:1])
+        figures |= found
         failures.update(table.failures)
         values |= table.values
         scored += table.num_scored
-    return Table("strict", figures, "fraction", scored, len(rows), dict(failures), values)
+    return Table("strict", leading | figures, "fraction", scored, len(rows), dict(failures), values)
 
 
 def _records(path: Path) -> list[Record]:
@@ -218,6 +221,7 @@ def _graded(key: tuple[str, str], pairs: Sequence[tuple[Row, Any]], similarity: 
 def _means(graded: Mapping[tuple[str, str], Mapping[str, float]]) -> dict[str, float]:
     """Return the script's means: of each task over its sources, and of each table."""
     found: dict[str, float] = {}
+    means: dict[str, float] = {}
     merged: dict[str, float] = {}
     for name, mean_name, merged_name, tasks in _TABLES:
         lines: list[float] = []
@@ -227,11 +231,11 @@ def _means(graded: Mapping[tuple[str, str], Mapping[str, float]]) -> dict[str, f
             if some:
                 found[label] = round(sum(some) / len(some), DIGITS)
         if lines and mean_name:
-            found[mean_name] = round(sum(lines) / len(lines), DIGITS)
+            means[mean_name] = round(sum(lines) / len(lines), DIGITS)
         if found.keys() >= set(tasks.values()):
             percent = round(sum(found[label] for label in tasks.values()) * 100 / len(tasks), 1)
             merged[merged_name] = percent / 100
-    return merged | found
+    return means | found | merged
 
 
 def _strict_tem(rows: Sequence[Row], predictions: Predictions) -> Table:

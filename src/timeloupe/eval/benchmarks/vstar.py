@@ -25,7 +25,6 @@ from timeloupe.eval.scoring import Benchmark, Predictions, Row, Table
 from timeloupe.eval.spatial import LEVELS, ap_at, arithmetic_mean, frame_ious, log_geometric_mean, viou
 from timeloupe.eval.vstar_script import (
     CHAINS,
-    JOINTS,
     OVERALL,
     RIGHT_SCORE,
     UNREAD_SCORE,
@@ -33,19 +32,22 @@ from timeloupe.eval.vstar_script import (
     Script,
     evaluate,
     extract_bounding_boxes,
+    led,
     length_of,
+    printed,
 )
 from timeloupe.eval.window_files import finite, is_number
 from timeloupe.grounding import Corners, corners, set_iou
 
 FILES = "V_STaR_test.json of V-STaR-Bench/V-STaR"
-DIGITS = 4
 SCORES = ("judge_score", "VQA_score")
 PARTS = ("answer_temporal", "answer_spatial")
 ANSWERS = (
     "answer_vqa",
     *(f"{name}{more}{chain}" for name in PARTS for more in ("", "_pre") for chain in CHAINS),
 )
+
+STRICT_LEADING = ("mAM", "mLGM", "accuracy", "mIoU", "mIoU (chain 2)", "vIoU", "vIoU (chain 2)")
 
 Value = TypeVar("Value")
 
@@ -123,14 +125,14 @@ def official(
     figures: dict[str, Any] = {}
     for label, block in found.blocks.items():
         start = "" if label == OVERALL else f"{label}: "
-        figures |= {f"{start}{name}": value for name, value in _printed(block, judged=not unjudged).items()}
-    skipped = sum(not item for item in found.items)
+        figures |= {f"{start}{name}": value for name, value in printed(block, judged=not unjudged).items()}
+    scored = sum(bool(item) for item in found.items) if found.blocks else 0
     missing = sum(predictions.get(row.id) is None for row in rows)
-    counts = {"missing": missing, "without an answer to what": skipped - missing, "unjudged": unjudged}
+    skipped = len(rows) - scored - missing if found.blocks else 0
+    counts = {"missing": missing, "without an answer to what": skipped, "unjudged": unjudged}
     failures = {why: count for why, count in counts.items() if count > 0}
     error = None if found.error is None else str(found.error)
-    mode = f"official:{script}"
-    return Table(mode, figures, "fraction", len(rows) - skipped, len(rows), failures, error=error)
+    return Table(f"official:{script}", figures, "fraction", scored, len(rows), failures, error=error)
 
 
 def score(rows: Sequence[Row], predictions: Predictions, judge: Judge | None = None) -> Table:
@@ -246,35 +248,6 @@ def _lacks_score(row: Row, prediction: Any, judge: Judge | None) -> bool:
     what = prediction.get("answer_vqa") if isinstance(prediction, Mapping) else prediction
     told = bool(what) and not isinstance(what, list)
     return told and judge is None and _score(row, what, prediction, None) is None
-
-
-def _printed(block: Mapping[str, Any], *, judged: bool) -> dict[str, float | None]:
-    """Return a block under the names that the script prints; ``None`` for what a missing judge would have to say."""
-    named: dict[str, Any] = {
-        "Avg All Score": block["avg_all_score"], "Avg Valid Score": block["avg_valid_score"],
-        "Accuracy": block["acc_vqa"],
-    }  # fmt: skip
-    graded = set(named)
-    for chain, end in zip(CHAINS, ("", " (chain 2)"), strict=True):
-        for level in ("0.3", "0.5", "0.7"):
-            named[f"R1@IoU={level}{end}"] = block[f"r1_iou{level[2]}0{chain}"]
-        named[f"Mean IoU{end}"] = block[f"mean_temporal_iou{chain}"]
-        named |= {
-            f"mAP@{level}{end}": ap for level, ap in zip(LEVELS, block[f"mean_aps{chain}"], strict=True)
-        }
-        named[f"Mean mIoU{end}"] = block[f"mean_miou{chain}"]
-    for name in ("AM", "LGM"):
-        means = {f"{name}1": block[name], f"{name}2": block[f"{name}2"], f"m{name}": block[f"m{name}"]}
-        named |= means
-        graded |= set(means)
-    for joint, name in zip(
-        JOINTS, ("VQA & Temp", "VQA & Spat", "Temp & Spat", "VQA & Temp & Spat"), strict=True
-    ):
-        for chain, end in zip(CHAINS, ("", " (chain 2)"), strict=True):
-            named[f"{name}{end}"] = block[f"{joint}{chain}"]
-            graded |= {f"{name}{end}"} if "VQA" in name else set()
-    return {name: float(f"{value:.{DIGITS}f}") if judged or name not in graded else None
-            for name, value in named.items()}  # fmt: skip
 
 
 def _answer_of(row: Row, prediction: Any, judge: Judge | None) -> _Answer | None:
@@ -399,7 +372,7 @@ def _strict_figures(
         one, two = values if len(values) == len(CHAINS) else (None, None)
         both = None if one is None or two is None else (one + two) / 2
         figures |= {f"{name}1": one, f"{name}2": two, f"m{name}": both}
-    return figures
+    return {name: figures[name] for name in led(figures, STRICT_LEADING)}
 
 
 BENCHMARK = Benchmark(
