@@ -156,6 +156,7 @@ def test_a_run_of_which_nothing_can_be_scored_is_1(
         (["show", "none.toml"], 3, "no recipe at 'none.toml'"),
         (["simulate", "taro", "--episodes", "3"], 2, "allowed: >= 20"),
         (["simulate", "taro", "--plot", "x.bmp"], 2, "allowed: .png, .svg, .pdf"),
+        (["simulate", "taro", "--plot", "nowhere/x.png"], 3, "no folder 'nowhere'"),
         (["score", "nowhere", "--reward", "taro"], 3, "nowhere"),
         (["score", "nowhere", "--reward", "taro", "--progress", "1.5"], 2, "allowed: 0 to 1"),
         (["score", "nowhere"], 2, "--reward"),

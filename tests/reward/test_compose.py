@@ -141,6 +141,8 @@ def test_clip(tmp_path: Path) -> None:
         ('[[parts]]\npart = "told"\nwait = 2\n', "", "unknown key 'parts.0.wait' (did you mean 'weight'?)"),
         ('[[parts]]\npart = "told"\nconstants = { ad = 2 }\n', "", "got 'ad', allowed: key, add"),
         ('[[parts]]\npart = "told"\nconstants = { add = "x" }\n', "", "constant 'add' of part 'told'"),
+        ('[[parts]]\npart = "told"\nconstants = { add = "1.5" }\n', "", "constant 'add' of part 'told'"),
+        ('[[parts]]\npart = "told"\nweight = 1e308\n', "", "less than or equal to 1000000"),
         ('[[parts]]\npart = "told"\nconstants = { add = inf }\n', "", "constant 'add' of part 'told'"),
         ('[[parts]]\npart = "told"\nweight = nan\n', "", "finite"),
         ('[[parts]]\npart = "told"\n[[parts]]\npart = "told"\n', "", "names of their own"),
@@ -164,6 +166,30 @@ def test_wrong_files_are_refused_with_what_is_allowed(
     with pytest.raises(ConfigError) as error:
         load(tmp_path, parts, head)
     assert said in str(error.value), str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "constants"),
+    [
+        ("videotemp.accuracy", "low = 0.9, high = 0.1"),
+        ("videotemp.tool_iou", "threshold = 5"),
+        ("videotemp.tool_iou", 'penalty = 2, grounding = "none"'),
+        ("videotemp.tool_iou", 'high = 1.5, grounding = "none"'),
+        ("videotemp.tool_iou", "no_call_penalty = -1"),
+        ("museg.format_with_timestamp", "unnamed = 2"),
+        ("museg.format_by_phase", "unreadable = -0.1"),
+        ("taro.tiou", "lowest = -2"),
+        ("taro.vtg_score", "bonus = 3"),
+        ("openo3.thought_point", "first_sigma = 0"),
+        ("openo3.thought_spatial", "tau = -1"),
+    ],
+)
+def test_constants_out_of_range_are_refused_when_the_file_is_read(
+    tmp_path: Path, part: str, constants: str
+) -> None:
+    path = write(tmp_path, f'[[parts]]\npart = "{part}"\nconstants = {{ {constants} }}\n')
+    with pytest.raises(ConfigError, match=rf"mine.toml: part '{part}': .*got"):
+        load_reward(path)
 
 
 def test_a_dependence_must_hold_in_every_task_and_phase(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def simulate(
 
     Raises:
         ConfigError: There is no such preset, the file is wrong, or it cannot be simulated (exit code 2).
-        MissingError: There is no such file, or --plot lacks matplotlib (exit code 3).
+        MissingError: There is no such file, or --plot lacks its folder or matplotlib (exit code 3).
     """
     from rich.console import Console
     from rich.progress import Progress

@@ -48,7 +48,7 @@ from timeloupe.errors import ConfigError, boundary
 from timeloupe.prompt.protocol import PROTOCOLS
 from timeloupe.reward.base import Context
 from timeloupe.reward.parts import PARTS, Entry
-from timeloupe.trajectory import Score, StopReason, Task, Trajectory
+from timeloupe.trajectory import Example, Score, Segment, StopReason, Task, Trajectory
 
 PRESETS = Path(__file__).parent / "presets"
 TOTAL = "reward"
@@ -71,7 +71,8 @@ class PartUse(_Strict):
 
     part: str
     name: str = ""
-    weight: float = 1.0
+    # Bounded so that no total is infinite.
+    weight: float = Field(default=1.0, ge=-1e6, le=1e6)
     constants: dict[str, Any] = {}
     tasks: tuple[Task, ...] = ()
     from_progress: float = Field(default=0.0, ge=0, le=1)
@@ -279,7 +280,8 @@ def _problems(composite: Composite, registry: Mapping[str, Entry]) -> list[str]:
         if use.part not in registry:
             found.append(str(boundary("part", use.part, sorted(registry))))
         else:
-            found += _constant_problems(use, registry[use.part][0])
+            function = registry[use.part][0]
+            found += _constant_problems(use, function) or _refusals(use, function)
         alien = [task for task in use.tasks if task not in composite.tasks]
         if alien:
             found.append(str(boundary(f"tasks of part {use.label!r}", alien, composite.tasks)))
@@ -299,11 +301,26 @@ def _constant_problems(use: PartUse, function: Any) -> list[str]:
             found.append(str(boundary(f"constant of part {use.part!r}", name, legal or "none")))
             continue
         try:
-            TypeAdapter(hints.get(name, Any), config=ConfigDict(allow_inf_nan=False)).validate_python(value)
+            # Strict, for the part is given the value as it stands: "0.1" would reach it as text.
+            TypeAdapter(hints.get(name, Any), config=ConfigDict(allow_inf_nan=False)).validate_python(
+                value, strict=True
+            )
         except ValidationError as error:
             said = error.errors(include_url=False)[0]["msg"]
             found.append(f"constant {name!r} of part {use.part!r}: {said}, got {value!r}")
     return found
+
+
+def _refusals(use: PartUse, function: Any) -> list[str]:
+    """Return what a part says of constants that are out of range, before a training meets it in its first episode."""
+    span = Segment(start_seconds=0.0, end_seconds=1.0)
+    example = Example(id="1", video="v.mp4", question="?", task="grounding", segments=(span,))
+    silent = Trajectory(example=example, policy="none", protocol="none", stop=StopReason.FORMAT)
+    try:
+        function(silent, Context(), **use.constants)
+    except ConfigError as error:
+        return [f"part {use.label!r}: {error}"]
+    return []
 
 
 def _sum_problems(composite: Composite) -> list[str]:

@@ -17,10 +17,14 @@ def check_plot(path: Path) -> None:
 
     Raises:
         ConfigError: The path has another ending than those of ``ENDINGS``.
-        MissingError: matplotlib is not installed.
+        MissingError: matplotlib is not installed, or the folder is not there.
     """
     if path.suffix.lower() not in ENDINGS:
         raise boundary("ending of the plot's file", path.suffix, ENDINGS)
+    if not path.parent.is_dir():
+        raise MissingError(
+            f"no folder {str(path.parent)!r} to draw {path.name!r} in; make it, or name another"
+        )
     try:
         import matplotlib.figure  # noqa: F401
     except ModuleNotFoundError as error:

@@ -252,9 +252,9 @@ def vtg_score(
     """
     form = format_reward(trajectory, context, think=think)
     window = tiou(trajectory, context, boundary_factors=boundary_factors, lowest=lowest)
+    paid = sensitivity(trajectory, context, iou_gate=iou_gate, bonus=bonus, margin=margin)
     if form is None or window is None:
         return None
-    paid = sensitivity(trajectory, context, iou_gate=iou_gate, bonus=bonus, margin=margin)
     return form + window + (paid or 0.0)
 
 

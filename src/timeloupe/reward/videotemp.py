@@ -44,7 +44,7 @@ from timeloupe.prompt.parse import check_format
 from timeloupe.prompt.protocol import PROTOCOLS, Protocol
 from timeloupe.prompt.segments import parse_segments
 from timeloupe.reward.accuracy import chosen_letter, first_letter, is_choice, true_letter
-from timeloupe.reward.base import Context, Part
+from timeloupe.reward.base import Context, Part, check_constant
 from timeloupe.trajectory import Answer, Problem, StopReason, Trajectory, Turn
 
 Matching = Literal["greedy", "union"]
@@ -91,9 +91,8 @@ def penalised(value: float, threshold: float = 0.1, penalty: float = 0.1) -> flo
     Raises:
         ConfigError: ``threshold`` or ``penalty`` is not in [0, 1].
     """
-    for name, constant in (("threshold", threshold), ("penalty", penalty)):
-        if not 0 <= constant <= 1:
-            raise boundary(f"{name} of a penalty-aware IoU", constant, "0 to 1")
+    check_constant("threshold", threshold)
+    check_constant("penalty", penalty)
     return value if value >= threshold else value - penalty
 
 
@@ -213,8 +212,9 @@ def tool_iou(
     ``None`` without true segments, or if the machine ended the episode.
     """
     example = trajectory.example
-    if not 0 <= no_call_penalty <= 1:
-        raise boundary("no_call_penalty of a penalty-aware IoU", no_call_penalty, "0 to 1")
+    check_constant("no_call_penalty", no_call_penalty)
+    # Refuses wrong constants in every episode, not only in the first one that looks.
+    penalised(rescale(0.0, low, high), threshold, penalty)
     if not example.segments or trajectory.stop is StopReason.INFRASTRUCTURE:
         return None
     predicted: Sequence[Span] | None = _looked_at(trajectory, looked)
