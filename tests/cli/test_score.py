@@ -71,3 +71,35 @@ def test_what_is_wrong_is_said_with_what_is_allowed(
     flags = ["--annotations", str(world), "--predictions", str(path)]
     assert main(["score", words[0], *flags, *words[1:]]) == code
     assert message in capsys.readouterr().err
+
+
+def test_predictions_that_no_script_can_take_are_one_line_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A record where a text or windows belong used to end the command with a traceback."""
+    row = {"qid": "q", "vid": "v", "query": "sits", "duration": 30.0, "relevant_windows": [[1.0, 5.0]]}
+    annotations, path = tmp_path / "charades.jsonl", tmp_path / "predictions.jsonl"
+    lines = [row | {"video_file": "v.mp4"}, row | {"qid": "other", "query": "runs", "video_file": "v.mp4"}]
+    annotations.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    path.write_text(json.dumps({"id": "q", "prediction": {"start": 1}}), encoding="utf-8")
+    words = ["score", "charades_sta", "--annotations", str(annotations), "--predictions", str(path)]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "1 of 2 questions have no prediction" in out
+    (taro,) = [line for line in out.splitlines() if line.startswith("official:taro ")]
+    assert "the script ends with KeyError" in taro
+    (strict,) = [line for line in out.splitlines() if line.startswith("strict ")]
+    assert "mIoU 0.0000" in strict and "1 unparsed; 1 missing" in strict
+
+
+def test_a_file_in_no_layout_is_told_which_there_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    annotations, path = tmp_path / "annotations.jsonl", tmp_path / "predictions.json"
+    row = {"qid": "q", "vid": "v", "query": "sits", "duration": 30.0, "relevant_windows": [[1.0, 5.0]]}
+    annotations.write_text(json.dumps(row | {"video_file": "v.mp4"}), encoding="utf-8")
+    path.write_text(json.dumps([{"what": 1}]), encoding="utf-8")
+    words = ["score", "charades_sta", "--annotations", str(annotations), "--predictions", str(path)]
+    assert main(words) == 1
+    err = capsys.readouterr().err
+    assert "the scripts of charades_sta" in err and 'JSONL of {"id": ..., "prediction": "text"}' in err

@@ -112,6 +112,12 @@ def show(board: Scoreboard, all_figures: bool) -> None:
     console.print(Text(f"predictions: {board.loaded.layout}"), soft_wrap=True)
     for reason, count in board.loaded.faults.items():
         console.print(Text(f"{count} episodes without an answer: {reason}", style="yellow"))
+    if board.num_missing and any(table.mode == "strict" for table in board.tables):
+        words = (
+            f"{board.num_missing} of {board.num_rows} questions have no prediction: wrong in strict mode; to score a "
+            "part of the benchmark alone, give annotations of that part"
+        )
+        console.print(Text(words, style="yellow"), soft_wrap=True)
     width = max(len(table.mode) for table in board.tables) if board.tables else 0
     for table in board.tables:
         line = (

@@ -16,6 +16,7 @@ from timeloupe.trajectory import StopReason, Trajectory, read_trajectories
 
 IDS = ("id", "qid", "question_id", "uid")
 TEXTS = ("prediction", "text", "response")
+KNOWN = 'every benchmark takes a run folder, JSONL of {"id": ..., "prediction": "text"}, JSON of {id: text}'
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,14 @@ def _read(path: Path, benchmark: Benchmark, rows: Sequence[Row]) -> Loaded:
         if found is not None:
             return found
     if benchmark.read_predictions is not None:
-        return Loaded(
-            dict(benchmark.read_predictions(path, rows)), f"layout of the scripts of {benchmark.name}"
-        )
-    raise RecordError(
-        f"{str(path)!r} is in no layout that is known for {benchmark.name}; known: a run folder, JSONL of "
-        f'{{"id": ..., "prediction": "text"}}, JSON of {{id: text}}'
-    )
+        try:
+            found = benchmark.read_predictions(path, rows)
+        except RecordError as error:
+            raise RecordError(
+                f"{error} (read as a file of the scripts of {benchmark.name}; {KNOWN})"
+            ) from error
+        return Loaded(dict(found), f"layout of the scripts of {benchmark.name}")
+    raise RecordError(f"{str(path)!r} is in no layout that is known for {benchmark.name}; {KNOWN}")
 
 
 def _generic(path: Path) -> Loaded | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 from timeloupe.errors import boundary
 from timeloupe.eval.baselines import baselines
 from timeloupe.eval.metrics import Interval, bootstrap_interval
-from timeloupe.eval.official import OfficialError
+from timeloupe.eval.official import OfficialError, raising_as_script
 from timeloupe.eval.predictions import Loaded
 from timeloupe.eval.scoring import Benchmark, Row, Table
 
@@ -102,9 +103,14 @@ def scripts_of(benchmark: Benchmark, mode: str) -> list[str]:
 
 
 def official_table(benchmark: Benchmark, name: str, rows: Sequence[Row], loaded: Loaded) -> Table:
-    """Return what an official script says, or the exception it ends with as a table without figures."""
+    """Return what an official script says, or the exception it ends with as a table without figures.
+
+    Predictions that are no texts may be of a form that the script has no notion of; any exception is the script's then.
+    """
     mode = f"{OFFICIAL}:{name}"
+    odd = any(not isinstance(one, str | None) for one in loaded.by_id.values())
     try:
-        return replace(benchmark.official[name](rows, loaded.by_id), mode=mode)
+        with raising_as_script() if odd else nullcontext():
+            return replace(benchmark.official[name](rows, loaded.by_id), mode=mode)
     except OfficialError as error:
         return Table(mode, {}, "fraction", 0, len(rows), error=str(error))
