@@ -6,7 +6,7 @@ EVALDATA holds a folder per benchmark with its annotations and a ``reference*.js
 (each script's headline figure beside ours, and what is had without looking) and, for each difference of more than a
 point, the rows on which the two disagree by reason. The points of all reasons of a script sum up to its difference.
 
-With --record it writes the table and the reasons between the marks of docs/scoring.md, the plots to
+With --record it writes the table between the marks of docs/scoring.md, the plots to
 docs/scoring/{times,letters}.png, and the figures to docs/results.json. That needs all references.
 """
 
@@ -20,8 +20,8 @@ from pathlib import Path
 
 from record import record
 from scoring_plot import plot
-from scoring_reasons import Reason, explain, headline, mean, row_values
-from scoring_studies import Study, studies
+from scoring_reasons import JUDGES, Reason, explain, headline, mean, row_values
+from scoring_studies import TIMES, Study, studies
 
 from timeloupe.eval.predictions import Loaded
 from timeloupe.eval.scoreboard import official_table, score
@@ -98,7 +98,8 @@ def outcome(study: Study) -> Outcome:
     lines: list[Line] = []
     for script, figure in study.official.items():
         table = official_table(study.benchmark, script, study.rows, Loaded(predictions, "reference"))
-        values = row_values(study, study.benchmark.official[script], table, figure)
+        judge = JUDGES.get(script) if study.kind == TIMES else None
+        values = row_values(study, study.benchmark.official[script], table, figure, judge)
         percent = headline(table, figure)
         if percent is None and values:
             percent = 100 * mean(values, study.mean_of, by_id)
@@ -118,55 +119,61 @@ def outcome(study: Study) -> Outcome:
 # -- words -------------------------------------------------------------------------------------------------------------
 
 HEAD = [
-    "| benchmark | figure | script | script, % | n of N | strict, % | n of N | strict - script |",
-    "|---|---|---|---|---|---|---|---|",
+    "| benchmark, figure | strict, % (n of N) | script | script, % (n of N) | strict - script "
+    "| rows that differ (points) |",
+    "|---|---|---|---|---|---|",
 ]
+MOST = 5
+"""Reasons that a line of the table names; all are printed."""
 
 
 def rows_of(one: Outcome) -> list[str]:
-    """Return the lines of the table."""
+    """Return the lines of the table; what is had without looking is below the strict figure."""
     study, total = one.study, len(one.study.rows)
-    start = f"| {study.name} | {study.title} "
+    unseen = ", ".join(f"{name} {percent:.1f}" for name, percent in one.trivial.items())
+    first = f"**{study.name}**, {study.title}"
+    strict = f"**{one.strict:.2f}** ({one.table.num_scored} of {total})" + (f"; {unseen}" if unseen else "")
     found: list[str] = []
     for line in one.lines:
         percent = "-" if line.percent is None else f"{line.percent:.2f}" + ("*" if line.table.error else "")
         differs = "-" if line.percent is None else f"{one.strict - line.percent:+.2f}"
+        why = reasons(one, line)[:MOST]
+        if line.table.error:
+            why.insert(0, f"ends with `{line.table.error}`")
         found.append(
-            f"{start}| {line.script} | {percent} | {line.scored} of {total} "
-            f"| {one.strict:.2f} | {one.table.num_scored} of {total} | {differs} |"
+            f"| {first} | {strict} | {line.script} | {percent} ({line.scored} of {total}) | {differs} "
+            f"| {'; '.join(why)} |"
         )
-    unseen = ", ".join(f"{name} {percent:.1f}" for name, percent in one.trivial.items())
-    if unseen:
-        found.append(f"{start}| *without looking* | | | {unseen} | | |")
+        first = strict = ""
     return found
+
+
+def reasons(one: Outcome, line: Line) -> list[str]:
+    """Return why a script is more than a point from the strict figure, what moves most first."""
+    if line.percent is None or abs(one.strict - line.percent) <= TOLD:
+        return []
+    if line.reasons is None:
+        return ["the figure is no mean over rows"]
+    return [
+        f"{reason.rows} {words} ({reason.points:+.2f})"
+        for words, reason in line.reasons.items()
+        if abs(reason.points) >= 0.05
+    ]
 
 
 def told(one: Outcome) -> list[str]:
-    """Return the reasons of each script that is more than a point from the strict figure."""
-    found: list[str] = []
-    for line in one.lines:
-        name = f"{one.study.name}, {one.study.title}, {line.script}"
-        if line.table.error:
-            found.append(f"- **{name}** ends with `{line.table.error}`.")
-        if line.percent is None or abs(one.strict - line.percent) <= TOLD:
-            continue
-        if line.reasons is None:
-            found.append(f"- **{name}** ({one.strict - line.percent:+.2f}): the figure is no mean over rows.")
-            continue
-        parts = [
-            f"{reason.rows} {words} ({reason.points:+.2f})"
-            for words, reason in line.reasons.items()
-            if abs(reason.points) >= 0.05
-        ]
-        found.append(f"- **{name}** ({one.strict - line.percent:+.2f}): {'; '.join(parts)}.")
-    return found
+    """Return all reasons of all scripts."""
+    return [
+        f"  {line.script}: {len(why)} reasons: {'; '.join(why)}"
+        for line in one.lines
+        if len(why := reasons(one, line)) > MOST
+    ]
 
 
 def write(found: list[Outcome]) -> None:
     """Write the page, the plots and the record."""
     page = PAGE.read_text(encoding="utf-8")
     page = placed(page, "table", "\n".join([*HEAD, *(line for one in found for line in rows_of(one))]))
-    page = placed(page, "reasons", "\n".join(line for one in found for line in told(one)))
     (DOCS / "scoring").mkdir(exist_ok=True)
     plots = []
     for kind in ("times", "letters"):

@@ -19,7 +19,7 @@ from timeloupe.eval import grounding_tensors as tensors
 from timeloupe.eval.extractors.letters import RANDOM_CHOICE, lmms_longvideobench
 from timeloupe.eval.official import OfficialError
 from timeloupe.eval.scoring import Predictions, Row, Scorer, Table, Window
-from timeloupe.eval.strict import answer_part, cut, read_letter, read_windows
+from timeloupe.eval.strict import answer_part, cut, read_windows
 from timeloupe.prompt.option import MAX_OPTIONS
 
 Values = Mapping[str, float]
@@ -32,6 +32,7 @@ ROUNDED = 0.06
 UNREAD = "cannot be read by the script"
 FORMS = (
     ("a clock time", re.compile(r"\d:\d\d")),
+    ("start and end in words", re.compile(r"(?:start|begin).*\bend", re.IGNORECASE | re.DOTALL)),
     ("JSON", re.compile(r'"\w+"\s*:\s*\d')),
     ("[a, b]", re.compile(r"[\[(]\s*\d[\d.]*\s*,\s*\d")),
     ("units behind numbers", re.compile(r"\d\s*s(?:ec\w*)?\s*(?:-|to|and)\s*\d", re.IGNORECASE)),
@@ -62,22 +63,28 @@ def weights(values: Values, group: str | None, rows: Mapping[str, Row]) -> dict[
     return {id: 1 / (len(sizes) * sizes[name]) for id, name in names.items()}
 
 
-def row_values(study: Study, scorer: Scorer, table: Table, figure: Figure) -> Values | None:
+def row_values(
+    study: Study, scorer: Scorer, table: Table, figure: Figure, judge: scripts.Judge | None = None
+) -> Values | None:
     """Return each row's share of a headline, such that their mean is the headline.
 
     The script's own values, these at the threshold of a recall, or what it says of each row alone, whichever has the
-    headline as its mean. ``None`` if none has: it is no mean over rows.
+    headline as its mean. ``None`` if none has: it is no mean over rows. Where the script ends before a headline, what
+    its ``judge`` makes of each row, or what it says of each row alone.
     """
     rows = {row.id: row for row in study.rows}
     wanted = headline(table, figure)
+    if wanted is None and judge is not None:
+        return {row.id: judge(study.predictions[row.id], row.windows)[1] for row in study.rows}
     own = dict(table.values)
     tries: list[Callable[[], dict[str, float]]] = [
         lambda: own,
         lambda: {id: float(value >= 0.5) for id, value in own.items()},
         lambda: {id: float(value > 0.5) for id, value in own.items()},
         lambda: _one_by_one(study, scorer, figure),
+        lambda: dict.fromkeys(rows, 0.0) | _one_by_one(study, scorer, figure),
     ]
-    for make in tries if wanted is not None else tries[-1:]:
+    for make in tries if wanted is not None else tries[3:4]:
         values = make()
         if values and (wanted is None or abs(100 * mean(values, study.mean_of, rows) - wanted) < ROUNDED):
             return values
@@ -98,8 +105,6 @@ def _one_by_one(study: Study, scorer: Scorer, figure: Figure) -> dict[str, float
         value = table.figures.get(name) if name else None
         if value is not None and table.num_scored:
             found[row.id] = value * figure.scale / 100
-        elif row.id in table.values and not figure.names:
-            found[row.id] = table.values[row.id]
     return found
 
 
@@ -135,7 +140,7 @@ def explain(study: Study, script: str, official: Values, strict: Values) -> dict
             rest += 100 * weight * (one - two)
         shift = 100 * two * (weight - theirs.get(row.id, 0.0))
         points["the denominators differ"] += shift
-    counts["the denominators differ"] = abs(len(strict) - len(official))
+    counts["the denominators differ"] = len(strict.keys() ^ official.keys())
     points["less than half a point on a row"] += rest
     return {
         name: Reason(counts[name], value)
@@ -169,7 +174,8 @@ def _classes(
         found |= _letter_classes(study, script, rest, official)
     elif study.kind == TIMES:
         read = READINGS[script]
-        found |= {row.id: _time_class(read, row, study.predictions[row.id]) for row in rest}
+        tagged = script in TAGGED
+        found |= {row.id: _time_class(read, row, study.predictions[row.id], tagged) for row in rest}
     else:
         found |= {row.id: _other_class(study, row, strict[row.id] > official[row.id]) for row in rest}
     return found
@@ -213,16 +219,21 @@ READINGS: dict[str, Reading] = {
     "etbench": _judged(tensors.judge_etbench),
     "museg": _of_museg(True),
     "museg-untagged": _of_museg(False),
+    "museg-tal": _of_museg(True),
 }
+TAGGED = ("museg", "museg-tal")
+
+JUDGES: dict[str, scripts.Judge] = {"videotemp-o3": scripts.judge_videotemp}
+"""Scripts that end with an exception where a length has no video, though they have judged all rows."""
 
 
-def _time_class(read: Reading, row: Row, text: str) -> str:
+def _time_class(read: Reading, row: Row, text: str, tagged: bool) -> str:
     segment = read(text)
     windows, why = read_windows(text, row)
     free, _ = read_windows(text, replace(row, duration_seconds=None))
     answer = answer_part(text)
     if segment is None:
-        if read is READINGS["museg"] and (text.count("<answer>") != 1 or text.count("</answer>") != 1):
+        if tagged and (text.count("<answer>") != 1 or text.count("</answer>") != 1):
             return f"{UNREAD}: not one pair of answer tags"
         form = next((name for name, pattern in FORMS if pattern.search(answer)), "another form")
         return f"{UNREAD}: {form}"
@@ -237,7 +248,7 @@ def _time_class(read: Reading, row: Row, text: str) -> str:
     if _near(free, (abs(segment[0]), abs(segment[1]))):
         return "other numbers: a hyphen read as minus"
     again = read(answer)
-    if again is not None and again != segment and (_near(free, again) or _near(free, again[::-1])):
+    if again != segment:
         return "other numbers: from outside the answer"
     if re.search(r"\d:\d\d", answer):
         return "other numbers: a clock time taken apart"
@@ -266,14 +277,15 @@ def _other_class(study: Study, row: Row, better: bool) -> str:
     """The class of a row whose reading is not asked for: what strict mode says of it, else which way it differs."""
     given = study.given(study.predictions[row.id])
     if isinstance(given, list) and given and isinstance(given[0], list):
-        first = given[0][:2]
         scores = [one[2] for one in given if len(one) > 2]
         if scores and max(scores) != given[0][2]:
             return "the first window is not the one with the best score"
-        if first[0] > first[1]:
+        if any(one[0] > one[1] for one in given):
             return "reversed, 0 for the script"
     if isinstance(given, list) and len(given) == 2 and given[0] == given[1]:
         return "a window of no length"
+    if isinstance(given, str) and re.search(r"\d-\d", answer_part(given)):
+        return "other numbers: a hyphen read as minus"
     cut_off = _past_end(given, row)
     if cut_off:
         return cut_off
@@ -296,29 +308,33 @@ def _past_end(given: Any, row: Row) -> str:
 
 
 def _letter_classes(study: Study, script: str, rows: Sequence[Row], official: Values) -> dict[str, str]:
-    accepted = _accepted(study, script, rows, lambda text: text)
-    of_answer = _accepted(study, script, rows, answer_part)
-    of_nothing = _accepted(study, script, rows, lambda text: "~ ~")
+    scorer = study.benchmark.official[script]
+    accepted = _accepted(study, scorer, rows, lambda text: text)
+    of_answer = _accepted(study, scorer, rows, answer_part)
+    of_nothing = _accepted(study, scorer, rows, lambda text: "~ ~")
+    ours = _accepted(study, study.benchmark.strict, rows, lambda text: text)
     drawn = study.benchmark.name == "longvideobench" and script == "lmms-eval"
     found: dict[str, str] = {}
     for row in rows:
         text = study.predictions[row.id]
         if row.id not in official:
-            found[row.id] = "left out by the script, " + (
-                "unparsed" if read_letter(text, row)[1] else "readable"
-            )
+            found[row.id] = "left out by the script, " + ("readable" if ours[row.id] else "unparsed")
         elif drawn and lmms_longvideobench(text) == RANDOM_CHOICE:
             found[row.id] = "drawn at random by the script"
         else:
+            letter = min(ours[row.id], default=None)
             sets = (accepted[row.id], of_answer[row.id], of_nothing[row.id])
-            found[row.id] = _letter_class(row, text, *sets)
+            found[row.id] = _letter_class(text, letter, *sets)
     return found
 
 
 def _letter_class(
-    row: Row, text: str, accepted: frozenset[str], of_answer: frozenset[str], of_nothing: frozenset[str]
+    text: str,
+    letter: str | None,
+    accepted: frozenset[str],
+    of_answer: frozenset[str],
+    of_nothing: frozenset[str],
 ) -> str:
-    letter, _ = read_letter(text, row)
     answer = answer_part(text)
     if letter is None:
         return "a letter for the script, unparsed in strict mode"
@@ -340,10 +356,9 @@ def _letter_class(
 
 
 def _accepted(
-    study: Study, script: str, rows: Sequence[Row], change: Callable[[str], str]
+    study: Study, scorer: Scorer, rows: Sequence[Row], change: Callable[[str], str]
 ) -> dict[str, frozenset[str]]:
-    """Return which letters a script would count as right for each row's reply, changed as said."""
-    scorer = study.benchmark.official[script]
+    """Return which letters a scorer would count as right for each row's reply, changed as said."""
     texts: Predictions = {id: change(text) for id, text in study.predictions.items() if isinstance(text, str)}
     most = max((len(row.options) or MAX_OPTIONS for row in study.rows), default=0)
     right: dict[str, set[str]] = {row.id: set() for row in rows}

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from timeloupe.eval.baselines import baselines
+from timeloupe.eval.extractors.letters_check import cgbench_json
 from timeloupe.eval.predictions import read_predictions
 from timeloupe.eval.registry import benchmark
 from timeloupe.eval.scoring import Benchmark, Predictions, Row
@@ -105,8 +106,6 @@ def _rows_of_records(found: Benchmark, records: Any, lines: bool = False) -> tup
 
 def _windows_unseen(rows: Sequence[Row]) -> Mapping[str, Predictions]:
     """The rules that name windows, also for rows with options."""
-    from dataclasses import replace
-
     return baselines([replace(row, options=()) for row in rows])
 
 
@@ -139,7 +138,7 @@ def _museg(reference: Reference, folder: Path) -> Iterator[Study]:
         texts = {rows[entry["index"]].id: entry["text"] for entry in block["predictions"]}
         scripts = {"museg-tal": Figure(("mean_f1_multi",), 100)}
         yield Study(
-            f"museg_grounding ({data})", "F1", found, rows, texts, scripts, Figure(("F1",), 100), OTHER
+            f"museg_grounding ({data})", "F1", found, rows, texts, scripts, Figure(("F1",), 100), TIMES
         )
         scripts = {"museg": Figure(("m_iou",), 100)}
         yield Study(f"museg_grounding ({data})", "mIoU", found, rows, texts, scripts, MIOU, TIMES)
@@ -195,7 +194,7 @@ def _qvhighlights(reference: Reference, folder: Path) -> Iterator[Study]:
     texts = {str(one["qid"]): one["text"] for one in reference["single_window_text"]["predictions"]}
     yield Study("qvhighlights (texts)", "mIoU", found, rows, texts, {"taro": MIOU}, MIOU, TIMES)
     scripts = {"museg-tal": Figure(("mean_f1_multi",), 100)}
-    yield Study("qvhighlights (texts)", "F1", found, rows, texts, scripts, Figure(("F1",), 100), OTHER)
+    yield Study("qvhighlights (texts)", "F1", found, rows, texts, scripts, Figure(("F1",), 100), TIMES)
 
 
 def _rextime(reference: Reference, folder: Path) -> Iterator[Study]:
@@ -227,12 +226,12 @@ def _nextgqa(reference: Reference, folder: Path) -> Iterator[Study]:
         words = "shares" if script == "eval_ground_gs" else "seconds"
         yield Study(
             f"nextgqa ({words})", "Acc&GQA", found, rows, joined, {script: Figure(("Acc&GQA",))},
-            Figure(("Acc@GQA",), 100), OTHER,
+            Figure(("Acc@GQA",), 100), OTHER, trivial={},
         )  # fmt: skip
         alone = {id: {"span": span} for id, span in spans.items()}
         yield Study(
             f"nextgqa ({words})", "mIoU", found, rows, alone, {script: Figure(("mIoU",))}, MIOU, OTHER,
-            given=lambda one: one["span"], trivial=_windows_unseen(rows) if words == "seconds" else None,
+            given=lambda one: one["span"], trivial=_windows_unseen(rows),
         )  # fmt: skip
 
 
@@ -260,15 +259,21 @@ def _cgbench(reference: Reference, folder: Path) -> Iterator[Study]:
     windows = {id: {"miou": one["miou"]} for id, one in replies.items()}
     yield Study(
         "cgbench", "mIoU", found, rows, windows, {"cgbench": Figure(("miou",), 100)}, MIOU, OTHER,
-        given=lambda one: one["miou"], trivial=_windows_unseen(rows),
+        given=_windows_in_json, trivial=_windows_unseen(rows),
     )  # fmt: skip
+
+
+def _windows_in_json(replies: Mapping[str, str]) -> Any:
+    """The list that a reply's ``json`` fence holds, as the prompt asks for, or the reply."""
+    found, result = cgbench_json(replies["miou"])
+    return result if found else replies["miou"]
 
 
 def _etbench(reference: Reference, folder: Path) -> Iterator[Study]:
     del folder
     found = benchmark("etbench")
     pairs = {
-        "tvg": ("mIoU", "mIoU", TIMES), "tem": ("mIoU", "mIoU", OTHER), "tal": ("F1", "F1", OTHER),
+        "tvg": ("mIoU", "mIoU", TIMES), "tem": ("mIoU", "mIoU", TIMES), "tal": ("F1", "F1", TIMES),
         "evs": ("F1", "F1", OTHER), "vhd": ("F1", "hit", OTHER), "rvq": ("Acc", "accuracy", LETTERS),
         "eca": ("Acc", "accuracy", LETTERS), "gvq": ("Acc", "accuracy", LETTERS), "dvc": ("F1", "F1", OTHER),
     }  # fmt: skip
