@@ -33,6 +33,7 @@ READ = {
     "B) a cat": "B",
     "(B) a cat": "B",
     "(b) a cat": "B",
+    "b) a cat": "B",
     "**B.** a cat": "B",
     "A. A man walks": "A",
     "A: yes": "A",

@@ -1,7 +1,7 @@
 """Read the chosen option of a multiple-choice question from an answer's text.
 
 Read are: the letter alone (``B``, ``b``, ``**B**``), the letter as a label before anything (``B.``, ``(B) a cat``,
-``B: a cat``), a bracketed letter in a sentence (``it is (B)``), and a letter after a word that announces it
+``B: a cat``, ``b) a cat``), a bracketed letter in a sentence (``it is (B)``), and a letter after a word that announces it
 (``Option B``, ``Answer: B``, ``the answer is B``). An ``A`` or ``I`` that could be a word is never an option.
 
 Reasons of problems: ``option_missing``, ``option_ambiguous`` (two different letters), ``option_out_of_range`` (a letter
@@ -22,7 +22,7 @@ MAX_OPTIONS = 26
 
 _ALONE = re.compile(r"[\s*\"'`([{]{0,8}([A-Za-z])[\s*\"'`)\]}.:,]{0,8}")
 _LIST = re.compile(r"[A-Z](?:(?:[\s,;/&+.()]{1,4}(?:and|or)?[\s(]{0,4}|\s(?:and|or)\s)[A-Z])+[\s.)]{0,4}")
-_LEADING = re.compile(r"[*\"'`]{0,4}(?:[(\[]([A-Za-z])[)\]]|([A-Z])(?:[):]|\*\*|\.(?![A-Za-z]\.)))")
+_LEADING = re.compile(r"[*\"'`]{0,4}(?:[(\[]([A-Za-z])[)\]]|([A-Z])(?:[):]|\*\*|\.(?![A-Za-z]\.))|([a-z])\))")
 _BRACKETED = re.compile(r"(?<!\w)(?:\(([A-Za-z])\)|\[([A-Za-z])\]|\*\*([A-Z])\.?\*\*)")
 _LABEL = re.compile(r"(?<![\w.])([A-Z])[.):](?=\s|$)")
 _ANNOUNCED = re.compile(
@@ -68,7 +68,7 @@ def _letters(text: str, num_options: int) -> set[str]:
         return set(re.findall(r"[A-Z]", text))
     found: set[str] = set()
     if leading := _LEADING.match(text):
-        found.add((leading.group(1) or leading.group(2)).upper())
+        found.add(next(letter for letter in leading.groups() if letter).upper())
     for match in _ANNOUNCED.finditer(text):
         letter, word_follows = match.group(2), match.group(3) is not None
         lower_alone = letter.islower() and match.group(0)[-2] not in "([*"
