@@ -128,7 +128,7 @@ MOST = 5
 
 
 def rows_of(one: Outcome) -> list[str]:
-    """Return the lines of the table; what is had without looking is below the strict figure."""
+    """Return a line per script; what is had without looking is behind the strict figure."""
     study, total = one.study, len(one.study.rows)
     unseen = ", ".join(f"{name} {percent:.1f}" for name, percent in one.trivial.items())
     first = f"**{study.name}**, {study.title}"
@@ -148,12 +148,20 @@ def rows_of(one: Outcome) -> list[str]:
     return found
 
 
+def row_of(one: Outcome) -> str:
+    """Return the study as one row of the table, its scripts below each other in the cells."""
+    cells = [line[2:-2].split(" | ") for line in rows_of(one)]
+    first, strict = cells[0][:2]
+    below = ["<br>".join(column) for column in zip(*(cell[2:] for cell in cells), strict=True)]
+    return "| " + " | ".join([first, strict, *below]) + " |"
+
+
 def reasons(one: Outcome, line: Line) -> list[str]:
     """Return why a script is more than a point from the strict figure, what moves most first."""
     if line.percent is None or abs(one.strict - line.percent) <= TOLD:
         return []
     if line.reasons is None:
-        return ["the figure is no mean over rows"]
+        return ["not counted: the rows' shares of the figure cannot be had one by one"]
     return [
         f"{reason.rows} {words} ({reason.points:+.2f})"
         for words, reason in line.reasons.items()
@@ -173,7 +181,7 @@ def told(one: Outcome) -> list[str]:
 def write(found: list[Outcome]) -> None:
     """Write the page, the plots and the record."""
     page = PAGE.read_text(encoding="utf-8")
-    page = placed(page, "table", "\n".join([*HEAD, *(line for one in found for line in rows_of(one))]))
+    page = placed(page, "table", "\n".join([*HEAD, *map(row_of, found)]))
     (DOCS / "scoring").mkdir(exist_ok=True)
     plots = []
     for kind in ("times", "letters"):

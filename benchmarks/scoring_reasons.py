@@ -78,13 +78,14 @@ def row_values(
         return {row.id: judge(study.predictions[row.id], row.windows)[1] for row in study.rows}
     own = dict(table.values)
     tries: list[Callable[[], dict[str, float]]] = [
+        lambda: dict(study.by_row.get(table.mode.removeprefix("official:"), {})),
         lambda: own,
         lambda: {id: float(value >= 0.5) for id, value in own.items()},
         lambda: {id: float(value > 0.5) for id, value in own.items()},
         lambda: _one_by_one(study, scorer, figure),
         lambda: dict.fromkeys(rows, 0.0) | _one_by_one(study, scorer, figure),
     ]
-    for make in tries if wanted is not None else tries[3:4]:
+    for make in tries if wanted is not None else tries[4:5]:
         values = make()
         if values and (wanted is None or abs(100 * mean(values, study.mean_of, rows) - wanted) < ROUNDED):
             return values
@@ -247,7 +248,7 @@ def _time_class(read: Reading, row: Row, text: str, tagged: bool) -> str:
         return _same_numbers(row, windows, free)
     if _near(free, (abs(segment[0]), abs(segment[1]))):
         return "other numbers: a hyphen read as minus"
-    again = read(answer)
+    again = read(f"<answer>{answer}</answer>" if tagged else answer)
     if again != segment:
         return "other numbers: from outside the answer"
     if re.search(r"\d:\d\d", answer):

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from timeloupe.eval.baselines import baselines
+from timeloupe.eval.benchmarks import vstar
 from timeloupe.eval.extractors.letters_check import cgbench_json
 from timeloupe.eval.predictions import read_predictions
 from timeloupe.eval.registry import benchmark
@@ -53,6 +54,7 @@ class Study:
         mean_of: Group over whose values the headline is averaged first, or ``None``.
         given: What of a prediction holds the times.
         trivial: Predictions of rules that see nothing, by name.
+        by_row: Script -> each row's share of its headline, where no other way leads to it.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Study:
     mean_of: str | None = None
     given: Callable[[Any], Any] = lambda prediction: prediction
     trivial: Mapping[str, Predictions] | None = None
+    by_row: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 MIOU = Figure(("mIoU",), 100)
@@ -296,7 +299,12 @@ def _vstar(reference: Reference, folder: Path) -> Iterator[Study]:
     rows, given = _rows_of_records(found, reference["annotation_and_predictions"])
     scripts = {"vstar": Figure(("Mean IoU",), 100), "openo3": Figure(("Mean IoU",), 100)}
     windows = _windows_unseen(rows)
-    yield Study("vstar", "mIoU, chain 1", found, rows, given, scripts, MIOU, OTHER, trivial=windows)
+    items = vstar.evaluation(rows, given, "vstar").items
+    by_row = {row.id: float(item["temporal_IoU"]) for row, item in zip(rows, items, strict=True) if item}
+    yield Study(
+        "vstar", "mIoU, chain 1", found, rows, given, scripts, MIOU, OTHER,
+        given=lambda one: one.get("answer_temporal"), trivial=windows, by_row={"vstar": by_row},
+    )  # fmt: skip
 
 
 def _letters(
