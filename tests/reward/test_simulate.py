@@ -21,7 +21,7 @@ from timeloupe.reward.base import Context
 from timeloupe.reward.compose import load_reward, preset_names
 from timeloupe.reward.scenes import Scene, enact, sample_scene, seeded
 from timeloupe.reward.sight import BEGINNER, TRAINED, know_all, see
-from timeloupe.reward.simulate import Cell, Row, Simulation, simulate
+from timeloupe.reward.simulate import Cell, Mean, Row, Simulation, simulate
 from timeloupe.trajectory import Segment, StopReason, Task, Trajectory
 
 TASKS: tuple[Task, ...] = ("multiple_choice", "grounding", "multi_segment", "what_when_where", "open")
@@ -106,6 +106,14 @@ def test_policies_do_what_they_say() -> None:
         assert lucky.answer is not None and tiou(lucky.answer.segments[0], truth) > 0.99
         assert tiou((lucky.crops[0].start_seconds, lucky.crops[0].end_seconds), truth) == 0
         assert len(played("grounding", "repeat_call", number=number).crops) == 2
+        one = played("multi_segment", "leave_out", number=number)
+        assert one.answer is not None and one.answer.segments == one.example.segments[:1]
+        hedging = ARCHETYPES["hedge_boxes"].act(make_case("what_when_where", "hedge_boxes", number))
+        honest = make_case("what_when_where", "honest", number).trained.last
+        assert hedging.boxes[::16] == honest.boxes and len(hedging.boxes) == 48
+        assert all(
+            box.at_seconds == honest.boxes[at // 16].at_seconds for at, box in enumerate(hedging.boxes)
+        )
         case = make_case("multiple_choice", "right_look_wrong_answer", number)
         assert ARCHETYPES["right_look_wrong_answer"].act(case).option != case.scene.example.answer
 
@@ -114,7 +122,7 @@ def test_who_looks_elsewhere_with_the_same_knowledge_gives_the_same_answer() -> 
     for task in TASKS:
         for number in range(25):
             honest = played(task, "honest", number=number)
-            for name in ("never_look_same_answer", "look_everywhere"):
+            for name in ("never_look_same_answer", "look_everywhere", "hedge_boxes"):
                 other = played(task, name, number=number)
                 assert other.stop is honest.stop
                 assert (other.answer and other.answer.text) == (honest.answer and honest.answer.text)
@@ -180,10 +188,22 @@ def test_the_release_of_videotemp_fails_on_grounding_and_not_on_multiple_choice(
     assert row(done, "multiple_choice", "perfect").reward.mean == pytest.approx(3.0)
 
 
+def test_leaving_events_out_costs_unless_the_mean_goes_over_predictions() -> None:
+    paper, release = (
+        simulate(load_reward(f"videotemp_{name}"), episodes=20) for name in ("paper", "release")
+    )
+    for task in ("multiple_choice", "grounding"):  # one event: nothing to leave out
+        assert row(paper, task, "leave_out").reward == row(paper, task, "perfect").reward
+    left_out = row(paper, "multi_segment", "leave_out").excess
+    assert left_out is not None and left_out.high is not None and left_out.high < -0.5
+    assert row(release, "multi_segment", "leave_out").excess == Mean(0.0, 0.0, 0.0, 20, 20)
+
+
 @pytest.mark.parametrize("name", [name for name in preset_names() if name != "videotemp_release"])
-def test_no_degenerate_policy_outranks_honest_looking_in_the_other_presets(name: str) -> None:
+def test_only_boxes_to_hedge_with_outrank_honest_looking_in_the_other_presets(name: str) -> None:
     done = simulate(load_reward(name), episodes=20)
-    assert not done.outranking
+    found = {(cell.task, row.archetype) for cell, row in done.outranking}
+    assert found == ({("what_when_where", "hedge_boxes")} if name.startswith("openo3") else set())
     for cell in done.cells:
         means = {row.archetype: row.reward.mean for row in cell.rows}
         assert max(value for value in means.values() if value is not None) == pytest.approx(means["perfect"])

@@ -41,6 +41,9 @@ SLOPPY_IOU = 0.78
 
 NUM_SPAM = 12
 NUM_SPAM_BOXES = 16
+"""As many as a claim may hold (``prompt.evidence``)."""
+HEDGE_SPREAD = 0.1
+"""How far the edges of hedging boxes stray, as a share of the box; about what a trained model is wrong by."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,30 @@ def spam(case: Case) -> Intent:
     return replace(first, looks=(looks,), segments=(*first.segments, *more), boxes=boxes, broken=None)
 
 
+def hedge_boxes(case: Case) -> Intent:
+    """Look and answer as the honest policy; fill each claim with boxes around the one that was seen."""
+    rng = case.rng
+    boxes: list[Box] = []
+    for box in case.trained.last.boxes:
+        boxes.append(box)
+        x, y = HEDGE_SPREAD * (box.x2 - box.x1), HEDGE_SPREAD * (box.y2 - box.y1)
+        for _ in range(NUM_SPAM_BOXES - 1):
+            edges = (
+                box.x1 + rng.gauss(0, x),
+                box.y1 + rng.gauss(0, y),
+                box.x2 + rng.gauss(0, x),
+                box.y2 + rng.gauss(0, y),
+            )
+            boxes.append(make_box(box, *edges))
+    return replace(case.trained.last, boxes=tuple(boxes))
+
+
+def leave_out(case: Case) -> Intent:
+    """Know all events; look at and answer the first one only."""
+    first = case.perfect.segments[:1]
+    return replace(case.perfect, looks=(first,), segments=first)
+
+
 def right_look_wrong_answer(case: Case) -> Intent:
     """Look at the truth and answer something else."""
     example = case.scene.example
@@ -176,6 +203,8 @@ lambda case: _instead(case.trained.last, (), ()),
     "whole_video": Archetype(whole_video, "looks at the whole video and answers that", "honest"),
     "random": Archetype(at_random, "looks anywhere, answers anything", "honest"),
     "spam_segments": Archetype(spam, "looks at and answers as many segments as there is room for", "honest"),
+    "hedge_boxes": Archetype(hedge_boxes, "does as honest does, with 16 boxes for each that it saw", "honest"),
+    "leave_out": Archetype(leave_out, "knows all events, looks at and answers one", "perfect"),
     "tiny_segment": Archetype(tiny_segment, "half a second in the middle of the truth", "perfect"),
     "sloppy_on_purpose": Archetype(
         sloppy_on_purpose, "knows the truth, hands over a quarter too much", "perfect"

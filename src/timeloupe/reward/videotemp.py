@@ -6,6 +6,7 @@ Source: paper, arXiv 2602.07801, section on rewards, through public digests; and
 
     constant                     paper      release
     accuracy.low, high           0, 1       0.2, 0.8     IoU of grounding rows is rescaled
+    matching (of both)           union      greedy       how several segments are matched
     accuracy.reading             parsed     release      how letters and times are read from the answer
     tool_iou.low, high           0, 1       0.2, 0.8
     tool_iou.grounding           answer     none         what a grounding row is measured by
@@ -14,7 +15,7 @@ Source: paper, arXiv 2602.07801, section on rewards, through public digests; and
 The release pays ``tool_iou`` only where ``accuracy`` is 1: the gate of a composite, not a constant here.
 
 Formulas, with G the true segments, P the predicted ones, IoU(P, G) = sum of the IoUs of greedy matches / len(P), where
-each p in order takes its best free g::
+each p in order takes its best free g, or the IoU of the two unions::
 
     rescaled = clip((IoU - low) / (high - low), 0, 1)
     tool_iou = rescaled                 if rescaled >= threshold
@@ -28,7 +29,8 @@ Deviations:
    release measures a negative start as written.
 3. Where a server has cut off the stop string, the closing tag counts as there. The release's format reward, which needs
    the tag, was only ever run where it stays.
-4. The paper does not say how the IoU term treats grounding rows; we measure the answered segments.
+4. The paper does not say how the IoU term treats grounding rows, nor how several segments are matched; we measure the
+   answered segments, by their unions.
 """
 
 from __future__ import annotations
@@ -48,7 +50,8 @@ from timeloupe.reward.base import Context, Part, check_constant
 from timeloupe.trajectory import Answer, Problem, StopReason, Trajectory, Turn
 
 Matching = Literal["greedy", "union"]
-"""``greedy`` = the formula above; ``union`` = IoU of the two unions, which overlapping predictions cannot bend."""
+"""``greedy`` = the release's sum over matches, which does not see events that were left out; ``union`` = IoU of the two
+unions, which does."""
 
 _NUMBER = re.compile(r"-?\d+\.?\d*")
 _THINK_THEN_CALL = re.compile(r"</think>\s*<tool_call>")
