@@ -52,6 +52,9 @@ COMMANDS = (
     Command(("demo",), "demo:demo", "Watch the small model look closer, against a single pass."),
     Command(("world", "make"), "world:make", "Write procedural videos, questions about them and the truth."),
     Command(("train", "sft"), "train:sft", "Fine-tune a checkpoint, or train the small model from nothing."),
+    Command(
+        ("train", "grpo"), "train:grpo", "Train a model that looks, by reinforcement on its own episodes."
+    ),
 )
 
 GROUPS = {

@@ -1,55 +1,47 @@
-"""``timeloupe train sft``: supervised fine-tuning from a recipe."""
+"""``timeloupe train``: supervised fine-tuning and reinforcement learning from recipes."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from timeloupe.errors import ConfigError, MissingError
 
-
-def sft(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="TOML recipe.", show_default=False)],
-    out: Annotated[
-        Path | None, typer.Option(help="Run folder; default: runs/ and the recipe's name.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe value.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")] = False,
-    threads: Annotated[
-        int, typer.Option(help="CPU threads; more than one was slower wherever we measured.")
-    ] = 1,
-) -> None:
-    """Fine-tune a checkpoint, or train the small model from nothing; the finished model is in OUT/model."""
-    from timeloupe.config import load_recipe
-
-    try:
-        import torch
-
-        from timeloupe.train.recipe import SftRecipe
-        from timeloupe.train.sft import train_sft
-    except ModuleNotFoundError as error:
-        raise MissingError(
-            f"training needs {error.name!r}; install it with `pip install torch==2.13.0` and "
-            "`pip install 'timeloupe[train]'`"
-        ) from error
-    resolved = load_recipe(recipe, set_ or [], SftRecipe)
-    if dry_run:
-        typer.echo(resolved.model_dump_json(indent=2))
-        return
-    if threads < 1:
-        raise ConfigError(f"--threads must be >= 1, got {threads}")
-    torch.set_num_threads(threads)
-    folder = out or Path("runs") / recipe.stem
-
+if TYPE_CHECKING:
     from rich.console import Console
 
-    console = Console(stderr=True)
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="TOML recipe.", show_default=False)]
+Out = Annotated[Path | None, typer.Option(help="Run folder; default: runs/ and the recipe's name.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe value.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")]
+Threads = Annotated[int, typer.Option(help="CPU threads; more than one was slower wherever we measured.")]
+
+
+def sft(
+    recipe: RecipePath,
+    out: Out = None,
+    set_: Overrides = None,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+    threads: Threads = 1,
+) -> None:
+    """Fine-tune a checkpoint, or train the small model from nothing; the finished model is in OUT/model."""
+    with _needs_torch():
+        from timeloupe.train.recipe import SftRecipe
+        from timeloupe.train.sft import train_sft
+    resolved = _resolved(recipe, set_, SftRecipe, dry_run, threads)
+    if resolved is None:
+        return
+    folder = out or Path("runs") / recipe.stem
+    console = _console()
 
     def show(row: dict[str, Any]) -> None:
         figures = "  ".join(
@@ -57,24 +49,98 @@ def sft(
         )
         console.print(f"{row['stage']} {row['step']:>5}  {figures}", highlight=False)
 
+    with _says_how_to_go_on(console, "sft", recipe, folder, threads, set_):
+        typer.echo(str(train_sft(resolved, folder, resume=resume, on_log=show)))
+
+
+SHOWN = (
+    "reward",
+    "looks",
+    "crop_iou",
+    "answer_iou",
+    "right",
+    "kl",
+    "clip_share",
+    "rollout_seconds",
+    "update_seconds",
+)
+
+
+def grpo(
+    recipe: RecipePath,
+    out: Out = None,
+    set_: Overrides = None,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+    threads: Threads = 1,
+) -> None:
+    """Train a model by reinforcement learning on its own multi-turn episodes; the finished model is in OUT/model.
+
+    Every step is a line of OUT/metrics.jsonl; the episodes are in OUT/trajectories.jsonl (`timeloupe view OUT`).
+    """
+    with _needs_torch():
+        from timeloupe.train.grpo import train_grpo
+        from timeloupe.train.grpo_recipe import GrpoRecipe
+    resolved = _resolved(recipe, set_, GrpoRecipe, dry_run, threads)
+    if resolved is None:
+        return
+    folder = out or Path("runs") / recipe.stem
+    console = _console()
+
+    def show(row: dict[str, Any]) -> None:
+        figures = "  ".join(f"{key} {row[key]:.3f}" for key in SHOWN if key in row)
+        console.print(f"{row['step']:>5}/{resolved.steps}  {figures}", highlight=False)
+
+    with _says_how_to_go_on(console, "grpo", recipe, folder, threads, set_):
+        typer.echo(str(train_grpo(resolved, folder, resume=resume, on_log=show)))
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, soft_wrap=True)
+
+
+@contextmanager
+def _needs_torch() -> Iterator[None]:
     try:
-        finished = train_sft(resolved, folder, resume=resume, on_log=show)
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingError(
+            f"training needs {error.name!r}; install it with `pip install torch==2.13.0` and "
+            "`pip install 'timeloupe[train]'`"
+        ) from error
+
+
+def _resolved(recipe: Path, set_: list[str] | None, kind: Any, dry_run: bool, threads: int) -> Any:
+    """Return the recipe, or ``None`` where it was only to be printed."""
+    import torch
+
+    from timeloupe.config import load_recipe
+
+    resolved = load_recipe(recipe, set_ or [], kind)
+    if dry_run:
+        typer.echo(resolved.model_dump_json(indent=2))
+        return None
+    if threads < 1:
+        raise ConfigError(f"--threads must be >= 1, got {threads}")
+    torch.set_num_threads(threads)
+    return resolved
+
+
+@contextmanager
+def _says_how_to_go_on(
+    console: Console, command: str, recipe: Path, folder: Path, threads: int, set_: list[str] | None
+) -> Iterator[None]:
+    """Print the command that resumes a run which Ctrl-C ends."""
+    try:
+        yield
     except KeyboardInterrupt:
-        words = [
-            "timeloupe",
-            "train",
-            "sft",
-            str(recipe),
-            "--out",
-            str(folder),
-            "--threads",
-            str(threads),
-            "--resume",
-        ]
+        words = ["timeloupe", "train", command, str(recipe), "--out", str(folder), "--threads", str(threads)]
+        words.append("--resume")
         for override in set_ or []:
             words += ["--set", override]
         console.print(
             f"stopped; go on with: {shlex.join(words)}", highlight=False, markup=False, soft_wrap=True
         )
         raise
-    typer.echo(str(finished))

@@ -1,8 +1,8 @@
 """Read the chosen option of a multiple-choice question from an answer's text.
 
 Read are: the letter alone (``B``, ``b``, ``**B**``), the letter as a label before anything (``B.``, ``(B) a cat``,
-``B: a cat``, ``b) a cat``), a bracketed letter in a sentence (``it is (B)``), and a letter after a word that announces it
-(``Option B``, ``Answer: B``, ``the answer is B``). An ``A`` or ``I`` that could be a word is never an option.
+``B: a cat``, ``b) a cat``), a bracketed letter in a sentence (``it is (B)``), and a letter after a word that announces
+it (``Option B``, ``Answer: B``, ``the answer is B``). An ``A`` or ``I`` that could be a word is never an option.
 
 Reasons of problems: ``option_missing``, ``option_ambiguous`` (two different letters), ``option_out_of_range`` (a letter
 that the question does not have), ``option_too_long`` (over 10,000 characters).

@@ -104,7 +104,7 @@ def train_sft(
         if rows is not None:
             rows.close()
     loaded.model.eval()
-    return _export(loaded, folder / "model")
+    return export(loaded, folder / "model")
 
 
 class _RowUpdate:
@@ -320,7 +320,7 @@ def _load(recipe: SftRecipe, folder: Path) -> LoadedModel:
     return load_model(source.checkpoint, device=source.device, dtype=source.dtype)
 
 
-def _export(loaded: LoadedModel, folder: Path) -> Path:
+def export(loaded: LoadedModel, folder: Path) -> Path:
     """Write the finished model with its tokenizer and ``timeloupe.json``, ready for ``--policy local --model``."""
     loaded.model.save_pretrained(folder)
     loaded.tokenizer.save_pretrained(folder)

@@ -1,0 +1,90 @@
+"""From scored roll-outs to what an update learns from: token episodes, advantages, and who is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from timeloupe.model.episode import TokenEpisode
+from timeloupe.model.load import LoadedModel
+from timeloupe.model.render import render
+from timeloupe.train.advantage import Scale, group_advantages
+from timeloupe.train.rows import read_clips, trajectory_messages
+from timeloupe.trajectory import Trajectory
+from timeloupe.video.cache import FrameCache
+
+Learn = Literal["all_turns", "last_turn"]
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One roll-out as an update sees it.
+
+    Attributes:
+        episode: Its tokens as they were sampled, with their log-probabilities; learnt ones are marked.
+        advantage: How much better it did than its group.
+        off_policy: Whether the policy did not sample it itself.
+    """
+
+    episode: TokenEpisode
+    advantage: float
+    off_policy: bool = False
+
+    @property
+    def num_tokens(self) -> int:
+        """Learnt tokens."""
+        return sum(len(segment.token_ids) for segment in self.episode.segments if segment.trained)
+
+
+def make_samples(
+    trajectories: Sequence[Trajectory],
+    rewards: Sequence[float | None],
+    loaded: LoadedModel,
+    cache: FrameCache,
+    *,
+    learn: Learn = "all_turns",
+    scale: Scale = "std",
+    epsilon: float = 1e-4,
+) -> list[Sample]:
+    """Return the roll-outs that have a reward, as samples; unscored ones are in no mean and no denominator.
+
+    Args:
+        trajectories: Roll-outs; those of one example id are a group.
+        rewards: One each; ``None`` = unscored.
+        loaded: The model, for its layout and chat format.
+        cache: The frames that were shown are in here, or are decoded again.
+        learn: Which sampled tokens are learnt; prompt, frames and tool text never are.
+        scale: See ``train.advantage``.
+        epsilon: Likewise.
+    """
+    groups = [one.example.id for one in trajectories]
+    advantages = group_advantages(rewards, groups, scale=scale, epsilon=epsilon)
+    return [
+        Sample(token_episode(one, loaded, cache, learn), float(advantage))
+        for one, reward, advantage in zip(trajectories, rewards, advantages, strict=True)
+        if reward is not None and one.turns
+    ]
+
+
+def token_episode(
+    trajectory: Trajectory, loaded: LoadedModel, cache: FrameCache, learn: Learn = "all_turns"
+) -> TokenEpisode:
+    """Return a roll-out as tokens: replies enter with the ids and log-probabilities that were sampled."""
+    messages = trajectory_messages(trajectory)
+    count = len(trajectory.turns)
+    return render(
+        messages,
+        read_clips(messages, cache),
+        loaded.chat,
+        loaded.layout,
+        generations=[turn.generation for turn in trajectory.turns],
+        trained=[learn == "all_turns" or turn == count - 1 for turn in range(count)],
+        ask_reply=False,
+    )
+
+
+def micro_batches(samples: Sequence[Sample], size: int) -> list[list[Sample]]:
+    """Return the samples in parts of at most ``size``, those of like length together, so that little is padding."""
+    ordered = sorted(samples, key=lambda one: (len(one.episode.clips), len(one.episode.token_ids)))
+    return [ordered[at : at + size] for at in range(0, len(ordered), size)]

@@ -1,0 +1,271 @@
+"""Reinforcement learning of a model that looks: roll-outs, rewards, advantages, update. Read it top to bottom.
+
+One step draws some examples, plays each ``group`` times with the policy as it is, scores the episodes, compares every
+one with the others of its example, and raises the probability of the tokens of those that did better. Everything that
+is drawn derives from the recipe's seed and the step, so a run that was killed and resumed goes on to the same numbers.
+
+Sources: GRPO, DeepSeekMath (arXiv 2402.03300); GSPO (arXiv 2507.18071); the multi-turn form of VideoTemp-o3.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from timeloupe.environment.rollout import derive_seed, play
+from timeloupe.environment.settings import EpisodeSettings, make_settings
+from timeloupe.errors import ConfigError, MissingError, boundary
+from timeloupe.model.expand import expand
+from timeloupe.model.forward import hidden_states, target_logprobs
+from timeloupe.model.load import LoadedModel, load_model
+from timeloupe.policy.local import LocalPolicy
+from timeloupe.prompt.protocol import PROTOCOLS, Protocol
+from timeloupe.reward.base import Context
+from timeloupe.reward.compose import Reward, load_reward
+from timeloupe.runs import snapshot_environment, write_json
+from timeloupe.train.batch import Sample, make_samples, micro_batches
+from timeloupe.train.checkpoint import Progress, load_checkpoint, read_progress, save_checkpoint
+from timeloupe.train.grpo_log import StepLog, step_figures
+from timeloupe.train.grpo_recipe import GrpoRecipe, WorldData
+from timeloupe.train.optimizer import build_optimizers, schedule, set_learning_rate
+from timeloupe.train.policy_loss import LossSettings, policy_loss
+from timeloupe.train.sft import export
+from timeloupe.trajectory import Example, Task, Trajectory, read_examples
+from timeloupe.video.cache import FrameCache
+from timeloupe.world.encode import make_videos, write_world
+from timeloupe.world.script import ScriptSettings, generator
+
+CACHE_BYTES = 1 << 30
+
+Log = Callable[[dict[str, Any]], None]
+
+
+def train_grpo(
+    recipe: GrpoRecipe, folder: str | Path, *, resume: bool = False, on_log: Log | None = None
+) -> Path:
+    """Train as the recipe says and return the folder of the finished checkpoint (``folder/model``).
+
+    ``folder`` gets recipe.json, environment.json, metrics.jsonl (a line per step), trajectories.jsonl (the roll-outs),
+    and every ``checkpoint_every`` steps a checkpoint.
+
+    Args:
+        recipe: What to do.
+        folder: Run folder.
+        resume: Go on where the run in ``folder`` stopped.
+        on_log: Called with every step's figures.
+
+    Raises:
+        ConfigError: ``folder`` holds another recipe's run, or any run and ``resume`` is false; the data has no row
+            that the reward can score.
+    """
+    folder = Path(folder)
+    progress = _open_run(recipe, folder, resume)
+    loaded = load_model(str(recipe.model.checkpoint), device=recipe.model.device, dtype=recipe.model.dtype)
+    reference = _reference(recipe, loaded)
+    protocol, settings = _speech(recipe, loaded)
+    reward = load_reward(recipe.reward)
+    (folder / "recipe.json").write_text(_recipe_text(recipe), encoding="utf-8")
+    write_json(folder / "environment.json", snapshot_environment())
+    examples = _examples(recipe, reward, folder)
+    _freeze(loaded, recipe)
+    optimizers = build_optimizers(loaded.model, recipe.optimizer, recipe.lr, recipe.weight_decay)
+    if progress:
+        load_checkpoint(folder, loaded, optimizers)
+    torch.manual_seed(recipe.seed)
+    policy = LocalPolicy(loaded)
+    cache = FrameCache(CACHE_BYTES)
+    log = StepLog(folder, progress, on_log)
+    for step in range(progress, recipe.steps):
+        set_learning_rate(optimizers, schedule(step, recipe.steps, warmup=recipe.warmup, decay=recipe.decay))
+        began = time.perf_counter()
+        trajectories = roll_out(recipe, examples, step, policy, protocol, settings, cache)
+        trajectories = score_all(trajectories, reward, Context(progress=step / recipe.steps))
+        rolled = time.perf_counter()
+        rewards = [one.score.parts.get("reward") for one in trajectories]
+        samples = make_samples(
+            trajectories, rewards, loaded, cache,
+            learn=recipe.learn, scale=recipe.scale, epsilon=recipe.epsilon,
+        )  # fmt: skip
+        updates = [update(samples, loaded, reference, optimizers, recipe) for _ in range(recipe.updates)]
+        figures = step_figures(trajectories, samples, updates)
+        figures |= {"rollout_seconds": rolled - began, "update_seconds": time.perf_counter() - rolled}
+        log(step, figures, trajectories if recipe.keep_rollouts else ())
+        if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
+            save_checkpoint(folder, loaded, optimizers, Progress(0, step + 1))
+    loaded.model.eval()
+    return export(loaded, folder / "model")
+
+
+def roll_out(
+    recipe: GrpoRecipe,
+    examples: Sequence[Example],
+    step: int,
+    policy: LocalPolicy,
+    protocol: Protocol,
+    settings: EpisodeSettings,
+    cache: FrameCache,
+) -> list[Trajectory]:
+    """Return the roll-outs of one step, the members of a group side by side.
+
+    Epoch after epoch in a fresh order: prompt number n of the run is example n mod N of epoch n div N.
+    """
+    chosen: list[Example] = []
+    for number in range(step * recipe.prompts, (step + 1) * recipe.prompts):
+        epoch, place = divmod(number, len(examples))
+        order = generator("grpo-epoch", recipe.seed, epoch).permutation(len(examples))
+        chosen.append(examples[int(order[place])])
+    members = [example for example in chosen for _ in range(recipe.group)]
+    # A batch may hold an example twice, at the end of an epoch: its roll-outs are then one larger group.
+    indices = [
+        sum(other.id == example.id for other in members[:place]) for place, example in enumerate(members)
+    ]
+    policy.loaded.model.eval()
+    seed = derive_seed(recipe.seed, "grpo-step", 0, step)
+    return play(members, policy, protocol, settings, seed=seed, rollout_index=indices, cache=cache)
+
+
+def score_all(trajectories: Sequence[Trajectory], reward: Reward, context: Context) -> list[Trajectory]:
+    """Return the roll-outs with their scores."""
+    return [one.model_copy(update={"score": reward.score(one, context)}) for one in trajectories]
+
+
+def update(
+    samples: Sequence[Sample],
+    loaded: LoadedModel,
+    reference: PreTrainedModel | None,
+    optimizers: Sequence[torch.optim.Optimizer],
+    recipe: GrpoRecipe,
+) -> dict[str, float]:
+    """Take one optimizer step on a batch and return its figures; without anything to learn the weights stay.
+
+    Gradients of micro batches add up to those of the batch: denominators are of the whole.
+    """
+    settings = LossSettings(**recipe.loss.model_dump())
+    num_tokens, num_sequences = sum(one.num_tokens for one in samples), len(samples)
+    # A group whose members did equally well pulls nowhere; with a KL term it still pulls to the reference.
+    useful = [one for one in samples if settings.kl_weight or one.advantage]
+    if not useful or not num_tokens:
+        return {}
+    loaded.model.train()
+    sums: dict[str, float] = {}
+    for part in micro_batches(useful, recipe.micro_batch):
+        batch = expand([one.episode for one in part], loaded.layout).to(loaded.device)
+        log_probs_BT = _log_probs(loaded.model, batch)
+        with torch.no_grad():
+            reference_BT = None if reference is None else _log_probs(reference, batch)
+        found = policy_loss(
+            log_probs_BT, batch.logprobs_BT,
+            torch.tensor([one.advantage for one in part], device=loaded.device, dtype=torch.float32),
+            batch.loss_mask_BT, settings, reference_log_probs_BT=reference_BT,
+            off_policy_B=torch.tensor([one.off_policy for one in part], device=loaded.device),
+            num_tokens=num_tokens, num_sequences=num_sequences,
+        )  # fmt: skip
+        found.total.backward()
+        share = float(batch.loss_mask_BT.sum()) / sum(one.num_tokens for one in useful)
+        values = {"kl": found.kl, "clip_share": found.clip_share, "ratio": found.ratio_mean}
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + share * value
+        sums["loss"] = sums.get("loss", 0.0) + found.total.item()
+    norm = torch.nn.utils.clip_grad_norm_(loaded.model.parameters(), recipe.clip_norm)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return sums | {"norm": norm.item()}
+
+
+def _log_probs(model: PreTrainedModel, batch: Any) -> torch.Tensor:
+    with torch.autocast(batch.input_ids_BT.device.type, torch.bfloat16, enabled=batch.input_ids_BT.is_cuda):
+        hidden_BTH = hidden_states(model, batch)
+    return target_logprobs(model, batch, hidden_BTH=hidden_BTH)
+
+
+def _reference(recipe: GrpoRecipe, loaded: LoadedModel) -> PreTrainedModel | None:
+    """The model as it was before the first step, where the loss asks for it."""
+    if not recipe.loss.kl_weight:
+        return None
+    return copy.deepcopy(loaded.model).eval().requires_grad_(False)
+
+
+def _speech(recipe: GrpoRecipe, loaded: LoadedModel) -> tuple[Protocol, EpisodeSettings]:
+    """The protocol, and the settings of the checkpoint with the recipe's changes."""
+    details = loaded.layout.details
+    name = recipe.protocol or details.get("protocol")
+    if name not in PROTOCOLS:
+        raise boundary("protocol", name, PROTOCOLS, "set protocol in the recipe")
+    multiple = {"size_multiple": loaded.layout.size_multiple}
+    return PROTOCOLS[name], make_settings(
+        multiple, {"temperature": 1.0}, details.get("episode", {}), {"temperature": 1.0}, recipe.episode
+    )
+
+
+def _examples(recipe: GrpoRecipe, reward: Reward, folder: Path) -> list[Example]:
+    """Return the questions that the recipe's tasks and the reward cover, ids unique."""
+    data = recipe.data
+    paths = [Path(path) for path in data.examples]
+    if data.world is not None:
+        paths = [_world(data.world, data.tasks, folder) / "examples.jsonl"]
+    found = [example for path in paths for example in read_examples(path) if example.task in data.tasks]
+    kept = [example for example in found if example.task in reward.composite.tasks]
+    if not kept:
+        raise ConfigError(
+            f"no example to learn from: {len(found)} of tasks {', '.join(data.tasks)}, and reward {reward.name!r} "
+            f"scores {', '.join(reward.composite.tasks)}"
+        )
+    ids = [example.id for example in kept]
+    if len(set(ids)) < len(ids):
+        twice = next(id for id in ids if ids.count(id) > 1)
+        raise ConfigError(f"two examples have the id {twice!r}: the roll-outs of one id are one group")
+    return kept
+
+
+def _world(world: WorldData, tasks: Sequence[Task], folder: Path) -> Path:
+    """Return the folder of the world's videos and questions, made on first use."""
+    where = Path(world.folder or folder / "world")
+    settings = ScriptSettings(min_seconds=world.min_seconds, max_seconds=world.max_seconds)
+    made = make_videos(
+        where, seed=world.seed, num_videos=world.num_videos, settings=settings, tasks=list(tasks),
+        per_task=world.per_task,
+    )  # fmt: skip
+    write_world(where, iter(made))
+    return where
+
+
+def _freeze(loaded: LoadedModel, recipe: GrpoRecipe) -> None:
+    loaded.model.requires_grad_(True)
+    if recipe.model.freeze_vision:
+        loaded.model.base_model.visual.requires_grad_(False)
+    if recipe.model.gradient_checkpointing:
+        loaded.model.gradient_checkpointing_enable()
+
+
+def _open_run(recipe: GrpoRecipe, folder: Path, resume: bool) -> int:
+    """Return how many steps of the run in ``folder`` are done."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"a run needs a folder, got the file {str(folder)!r}, name another path")
+    path = folder / "recipe.json"
+    if resume and not path.exists():
+        raise MissingError(f"no run to resume in {str(folder)!r}, expected a folder with recipe.json")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        return 0
+    if not resume:
+        raise ConfigError(
+            f"{str(folder)!r} already holds a run; use --resume to go on with it, or a new folder"
+        )
+    if path.read_text(encoding="utf-8") != _recipe_text(recipe):
+        raise ConfigError(
+            f"{str(folder)!r} holds the run of another recipe; resume with that recipe, or use a new folder"
+        )
+    progress = read_progress(folder)
+    return 0 if progress is None else progress.step
+
+
+def _recipe_text(recipe: GrpoRecipe) -> str:
+    return json.dumps(recipe.model_dump(mode="json"), indent=2) + "\n"

@@ -1,0 +1,135 @@
+"""What a step of reinforcement learning looked like: figures of its roll-outs and updates, one JSON line per step."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from timeloupe.grounding import set_iou
+from timeloupe.runs import TRAJECTORIES
+from timeloupe.train.batch import Sample
+from timeloupe.trajectory import Segment, StopReason, Trajectory, to_line
+
+METRICS = "metrics.jsonl"
+
+
+def step_figures(
+    trajectories: Sequence[Trajectory], samples: Sequence[Sample], updates: Sequence[dict[str, float]]
+) -> dict[str, Any]:
+    """Return the figures of one step.
+
+    Returns:
+        ``reward`` and ``reward/PART`` (means over scored roll-outs), ``scored`` of ``rollouts``, ``looks`` (share of
+        episodes with a crop), ``turns`` and ``crops`` per episode, ``crop_iou`` and ``answer_iou`` (union of the last
+        crops, of the answered segments, with the truth; only rows that have one), ``right`` (share of right option
+        letters), ``stop/REASON`` shares, ``tokens`` (learnt ones per roll-out), ``flat_groups`` (share of groups
+        whose rewards are all equal), ``frames_decoded``, ``frames_cached``, and the updates' means.
+    """
+    count = max(len(trajectories), 1)
+    figures: dict[str, Any] = {"rollouts": len(trajectories), "scored": len(samples)}
+    parts: dict[str, list[float]] = {}
+    for one in trajectories:
+        for name, value in one.score.parts.items():
+            if value is not None:
+                parts.setdefault(name, []).append(value)
+    for name, values in sorted(parts.items()):
+        figures["reward" if name == "reward" else f"reward/{name}"] = _mean(values)
+    figures["looks"] = sum(bool(one.crops) for one in trajectories) / count
+    figures["turns"] = sum(len(one.turns) for one in trajectories) / count
+    figures["crops"] = sum(len(one.crops) for one in trajectories) / count
+    figures |= _quality(trajectories)
+    stops = Counter(one.stop for one in trajectories)
+    figures |= {f"stop/{reason.value}": stops[reason] / count for reason in StopReason if stops[reason]}
+    figures["tokens"] = sum(one.num_tokens for one in samples) / max(len(samples), 1)
+    figures["flat_groups"] = _flat(trajectories)
+    figures["frames_decoded"] = sum(one.frames_decoded for one in trajectories)
+    figures["frames_cached"] = sum(one.frames_cached for one in trajectories)
+    taken = [one for one in updates if one]
+    for name in dict.fromkeys(name for one in taken for name in one):
+        figures[name] = _mean([one[name] for one in taken])
+    return figures
+
+
+def _quality(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """Means that no reward enters: what the crops and answers are worth."""
+    crops: list[float] = []
+    answers: list[float] = []
+    right: list[float] = []
+    for one in trajectories:
+        if one.stop is StopReason.INFRASTRUCTURE:
+            continue
+        truth = one.example.segments
+        if truth and one.crops:
+            crops.append(set_iou(_last_crops(one), truth))
+        if truth and one.example.task != "multiple_choice":
+            answers.append(set_iou(one.answer.segments if one.answer else (), truth))
+        if one.example.options:
+            right.append(float(one.answer is not None and one.answer.option == one.example.answer))
+    named = {"crop_iou": crops, "answer_iou": answers, "right": right}
+    return {name: _mean(values) for name, values in named.items() if values}
+
+
+def _last_crops(trajectory: Trajectory) -> list[Segment]:
+    for turn in reversed(trajectory.turns):
+        if turn.observation is not None and turn.observation.frame_refs and turn.call is not None:
+            return list(turn.call.segments)
+    return []
+
+
+def _flat(trajectories: Sequence[Trajectory]) -> float:
+    groups: dict[str, set[float]] = {}
+    for one in trajectories:
+        value = one.score.parts.get("reward")
+        if value is not None:
+            groups.setdefault(one.example.id, set()).add(value)
+    return sum(len(values) == 1 for values in groups.values()) / max(len(groups), 1)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+class StepLog:
+    """Appends steps to metrics.jsonl and their roll-outs to trajectories.jsonl.
+
+    Args:
+        folder: Run folder. Lines of steps from ``done`` on are of a killed run behind its last checkpoint; they are
+            dropped, since these steps are played again.
+        done: Steps that stand.
+        on_log: Called with every line.
+    """
+
+    def __init__(self, folder: Path, done: int, on_log: Callable[[dict[str, Any]], None] | None) -> None:
+        self.folder = folder
+        self.on_log = on_log
+        self._keep(folder / METRICS, done, lambda line: int(line["step"]))
+        self._keep(folder / TRAJECTORIES, done, lambda line: int(line["settings"]["step"]))
+
+    def __call__(self, step: int, figures: dict[str, Any], trajectories: Sequence[Trajectory]) -> None:
+        """Write one step: its roll-outs first, so that a step with metrics has them all."""
+        with (self.folder / TRAJECTORIES).open("a", encoding="utf-8") as out:
+            for one in trajectories:
+                marked = one.model_copy(update={"settings": one.settings | {"step": step}})
+                out.write(to_line(marked) + "\n")
+        row = {"step": step} | {name: _rounded(value) for name, value in figures.items()}
+        with (self.folder / METRICS).open("a", encoding="utf-8") as out:
+            out.write(json.dumps(row) + "\n")
+        if self.on_log is not None:
+            self.on_log(row)
+
+    @staticmethod
+    def _keep(path: Path, done: int, step_of: Callable[[dict[str, Any]], int]) -> None:
+        if not path.exists():
+            return
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+            if line.endswith("\n") and step_of(json.loads(line)) < done:
+                kept.append(line)
+        path.write_text("".join(kept), encoding="utf-8")
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, 6) if isinstance(value, float) else value

@@ -1,0 +1,136 @@
+"""What a recipe of reinforcement learning may say. Recipes are TOML files under ``recipes/grpo``."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from timeloupe.train.advantage import Scale
+from timeloupe.train.optimizer import OptimizerName
+from timeloupe.train.policy_loss import Aggregate, Importance
+from timeloupe.train.recipe import ModelPart, RecipePart
+from timeloupe.trajectory import Task
+from timeloupe.world.script import training_seed
+
+
+class WorldData(RecipePart):
+    """Questions about world videos, made as MP4 on first use.
+
+    Attributes:
+        seed: Root seed of the videos; evaluation seeds are refused.
+        num_videos: How many.
+        per_task: Questions of each task per video.
+        min_seconds: Shortest video.
+        max_seconds: Longest video.
+        folder: Where they lie; runs may share it. ``None`` = in the run folder.
+    """
+
+    seed: int
+    num_videos: int = Field(default=48, gt=0)
+    per_task: int = Field(default=1, gt=0)
+    min_seconds: float = Field(default=180.0, gt=0)
+    max_seconds: float = Field(default=2400.0, gt=0)
+    folder: str | None = None
+
+    @field_validator("seed")
+    @classmethod
+    def _not_evaluation(cls, seed: int) -> int:
+        return training_seed(seed)
+
+
+class DataPart(RecipePart):
+    """What is asked.
+
+    Attributes:
+        examples: JSONL files of ``Example`` rows.
+        world: Questions of the world instead.
+        tasks: Only rows of these tasks; for the world, the tasks that are made.
+    """
+
+    examples: tuple[str, ...] = ()
+    world: WorldData | None = None
+    tasks: tuple[Task, ...] = ("grounding", "multiple_choice")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if bool(self.examples) == (self.world is not None):
+            raise ValueError("data needs exactly one of examples and world")
+        if not self.tasks:
+            raise ValueError("data needs at least one task")
+        return self
+
+
+class LossPart(RecipePart):
+    """The loss; see ``train.policy_loss.LossSettings``."""
+
+    importance: Importance = "token"
+    aggregate: Aggregate = "sequence_mean"
+    clip_low: float = Field(default=0.2, ge=0, le=1)
+    clip_high: float = Field(default=0.2, ge=0)
+    dual_clip: float | None = Field(default=None, gt=1)
+    kl_weight: float = Field(default=0.0, ge=0)
+    kl_log_ratio_bound: float = Field(default=20.0, gt=0)
+    kl_bound: float | None = Field(default=None, gt=0)
+
+
+class GrpoRecipe(RecipePart):
+    """A whole run.
+
+    Attributes:
+        seed: Root of everything that is drawn.
+        model: The checkpoint to start from, which is also the reference of the KL term.
+        data: What is asked.
+        reward: A preset's name, or the path of a composite (``timeloupe reward list``).
+        protocol: How the model is spoken to; default: the one that its checkpoint names.
+        episode: Changes to the episode settings of the checkpoint. Roll-outs are sampled at temperature 1 unless this
+            says otherwise.
+        steps: Batches of roll-outs.
+        prompts: Examples per batch.
+        group: Roll-outs per example, >= 2.
+        updates: Passes over a batch, each one optimizer step; from the second on the ratio to the sampling policy is
+            no longer 1.
+        micro_batch: Roll-outs per forward pass of an update; the gradients add up to the same.
+        learn: ``all_turns`` = every sampled token; ``last_turn`` = those of the last turn.
+        scale: How rewards of a group are compared.
+        epsilon: Added to their standard deviation.
+        loss: The loss.
+        lr: Peak learning rate.
+        optimizer: ``adamw`` or ``muon``.
+        warmup: Share of the steps over which the rate rises.
+        decay: Share of the steps, at the end, over which it falls to 0.
+        weight_decay: Of AdamW.
+        clip_norm: Gradient norm limit.
+        checkpoint_every: Steps between checkpoints.
+        keep_rollouts: Write every roll-out to trajectories.jsonl of the run.
+    """
+
+    seed: int = 0
+    model: ModelPart
+    data: DataPart
+    reward: str = "videotemp_paper"
+    protocol: str | None = None
+    episode: dict[str, Any] = {}
+    steps: int = Field(gt=0)
+    prompts: int = Field(default=9, gt=0)
+    group: int = Field(default=8, ge=2)
+    updates: int = Field(default=1, ge=1)
+    micro_batch: int = Field(default=8, gt=0)
+    learn: Literal["all_turns", "last_turn"] = "all_turns"
+    scale: Scale = "std"
+    epsilon: float = Field(1e-4, ge=0, le=1)
+    loss: LossPart = LossPart()
+    lr: float = Field(gt=0)
+    optimizer: OptimizerName = "adamw"
+    warmup: float = Field(default=0.03, ge=0, le=1)
+    decay: float = Field(default=0.0, ge=0, le=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip_norm: float = Field(default=1.0, gt=0)
+    checkpoint_every: int = Field(default=50, gt=0)
+    keep_rollouts: bool = True
+
+    @model_validator(mode="after")
+    def _starts_somewhere(self) -> Self:
+        if self.model.checkpoint is None:
+            raise ValueError("model needs a checkpoint: reinforcement learning starts from a trained model")
+        return self

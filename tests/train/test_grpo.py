@@ -1,0 +1,190 @@
+"""Reinforcement learning on real episodes of the small model: the same numbers however a batch is cut or a run ends."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from timeloupe.cli.main import main
+from timeloupe.environment.settings import make_settings
+from timeloupe.errors import ConfigError
+from timeloupe.model.expand import expand
+from timeloupe.model.forward import target_logprobs
+from timeloupe.model.load import LoadedModel, load_model
+from timeloupe.policy.local import LocalPolicy
+from timeloupe.policy.small import SMALL_CHECKPOINT
+from timeloupe.prompt.protocol import PROTOCOLS
+from timeloupe.reward.base import Context
+from timeloupe.reward.compose import load_reward
+from timeloupe.train.batch import Sample, make_samples, token_episode
+from timeloupe.train.grpo import roll_out, score_all, train_grpo, update
+from timeloupe.train.grpo_recipe import GrpoRecipe
+from timeloupe.trajectory import Problem, StopReason, Trajectory, read_examples
+from timeloupe.video.cache import FrameCache
+
+
+def recipe(world: Path, **changes: Any) -> GrpoRecipe:
+    """A run of a few steps over two short videos."""
+    values: dict[str, Any] = {
+        "model": {"checkpoint": str(SMALL_CHECKPOINT), "device": "cpu"},
+        "data": {"examples": [str(world / "examples.jsonl")]},
+        # Hot enough that the members of a group differ.
+        "episode": {"temperature": 2.0},
+        "steps": 3, "prompts": 2, "group": 4, "lr": 1e-3, "micro_batch": 4, "checkpoint_every": 1,
+    }  # fmt: skip
+    return GrpoRecipe.model_validate(values | changes)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two videos of three minutes with a question of each kind."""
+    folder = tmp_path_factory.mktemp("world")
+    assert main(["world", "make", str(folder), "--seed", "5", "--videos", "2", "--minutes", "3"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def played(world: Path) -> tuple[LoadedModel, list[Trajectory], FrameCache]:
+    """The roll-outs of one step."""
+    chosen = recipe(world, prompts=4)
+    loaded = load_model(SMALL_CHECKPOINT, device="cpu")
+    cache = FrameCache(1 << 28)
+    details = loaded.layout.details
+    settings = make_settings(details["episode"], {"temperature": 2.0})
+    examples = list(read_examples(world / "examples.jsonl"))
+    found = roll_out(
+        chosen, examples, 0, LocalPolicy(loaded), PROTOCOLS[details["protocol"]], settings, cache
+    )
+    return loaded, score_all(found, load_reward("videotemp_paper"), Context()), cache
+
+
+def rewards_of(trajectories: list[Trajectory]) -> list[float | None]:
+    """Totals."""
+    return [one.score.parts["reward"] for one in trajectories]
+
+
+def test_the_trainer_computes_the_log_probabilities_that_were_sampled(played: Any) -> None:
+    loaded, trajectories, cache = played
+    assert any(len(one.turns) > 1 for one in trajectories)
+    batch = expand([token_episode(one, loaded, cache) for one in trajectories], loaded.layout)
+    with torch.no_grad():
+        forced = target_logprobs(loaded.model, batch)
+    assert batch.logprobs_BT is not None
+    assert int(batch.loss_mask_BT.sum()) == sum(
+        len(turn.generation.token_ids or ()) for one in trajectories for turn in one.turns
+    )
+    assert (forced - batch.logprobs_BT).abs().max() < 1e-4
+
+
+def test_only_sampled_tokens_are_learnt_and_only_the_last_turns_if_asked(played: Any) -> None:
+    loaded, trajectories, cache = played
+    for one in trajectories:
+        whole, last = (token_episode(one, loaded, cache, learn) for learn in ("all_turns", "last_turn"))
+        learnt = [segment.token_ids for segment in whole.segments if segment.trained]
+        assert learnt == [turn.generation.token_ids for turn in one.turns]
+        assert [segment.token_ids for segment in last.segments if segment.trained] == learnt[-1:]
+
+
+def test_an_unscored_episode_is_left_out(played: Any) -> None:
+    loaded, trajectories, cache = played
+    broken = trajectories[0].model_copy(
+        update={"stop": StopReason.INFRASTRUCTURE, "problem": Problem(reason="policy", message="no")}
+    )
+    scored = score_all([broken, *trajectories[1:4]], load_reward("videotemp_paper"), Context())
+    rewards = rewards_of(scored)
+    assert rewards[0] is None
+    samples = make_samples(scored, rewards, loaded, cache)
+    others = make_samples(scored[1:], rewards[1:], loaded, cache)
+    assert [one.advantage for one in samples] == [one.advantage for one in others] and len(samples) == 3
+
+
+def after_update(world: Path, samples: list[Sample], **changes: Any) -> tuple[dict[str, float], torch.Tensor]:
+    """Figures of one update of a fresh model, and all its weights."""
+    loaded = load_model(SMALL_CHECKPOINT, device="cpu")
+    chosen = recipe(world, **changes)
+    optimizers = [torch.optim.SGD(loaded.model.parameters(), lr=0.1)]
+    figures = update(samples, loaded, None, optimizers, chosen)
+    return figures, torch.cat([weight.detach().flatten() for weight in loaded.model.parameters()])
+
+
+@pytest.mark.parametrize("importance", ["token", "sequence"])
+@pytest.mark.parametrize("aggregate", ["token_mean", "sequence_mean", "sequence_sum"])
+def test_one_batch_of_eight_equals_eight_of_one(
+    world: Path, played: Any, importance: str, aggregate: str
+) -> None:
+    loaded, trajectories, cache = played
+    samples = make_samples(trajectories[:8], rewards_of(trajectories[:8]), loaded, cache)
+    assert any(one.advantage for one in samples)
+    loss = {"importance": importance, "aggregate": aggregate}
+    whole, weights = after_update(world, samples, micro_batch=8, loss=loss)
+    parts, others = after_update(world, samples, micro_batch=1, loss=loss)
+    assert whole["norm"] > 0
+    assert whole == {name: pytest.approx(value, rel=1e-3, abs=1e-5) for name, value in parts.items()}
+    assert (weights - others).abs().max() < 1e-5
+
+
+def test_nothing_to_learn_leaves_the_weights(world: Path, played: Any) -> None:
+    loaded, trajectories, cache = played
+    samples = make_samples(trajectories[:4], [1.0] * 4, loaded, cache)
+    figures, weights = after_update(world, samples)
+    before = torch.cat(
+        [weight.detach().flatten() for weight in load_model(SMALL_CHECKPOINT).model.parameters()]
+    )
+    assert figures == {} and torch.equal(weights, before)
+
+
+def test_a_run_that_was_cut_off_goes_on_to_the_same_numbers(world: Path, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    chosen = recipe(world, loss={"kl_weight": 0.04}, updates=2)
+    train_grpo(chosen, whole)
+
+    class Killed(Exception):
+        pass
+
+    def kill(row: dict[str, Any]) -> None:
+        if row["step"] == 1:  # its line is written, its checkpoint is not
+            raise Killed
+
+    with pytest.raises(Killed):
+        train_grpo(chosen, cut, on_log=kill)
+    with pytest.raises(ConfigError, match="already holds a run"):
+        train_grpo(chosen, cut)
+    with pytest.raises(ConfigError, match="another recipe"):
+        train_grpo(recipe(world, seed=9), cut, resume=True)
+    train_grpo(chosen, cut, resume=True)
+
+    def figures(folder: Path) -> list[dict[str, Any]]:
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        # How long it took, and what was decoded rather than remembered, is not the run's doing.
+        return [{k: v for k, v in row.items() if "seconds" not in k and "frames" not in k} for row in rows]
+
+    assert figures(cut) == figures(whole) and len(figures(whole)) == 3
+    assert len((cut / "trajectories.jsonl").read_text().splitlines()) == 3 * 2 * 4
+    ones, twos = (load_file(folder / "model" / "model.safetensors") for folder in (whole, cut))
+    assert all(torch.equal(ones[name], twos[name]) for name in ones)
+    start = load_file(SMALL_CHECKPOINT / "model.safetensors")
+    assert any(not torch.equal(ones[name], start[name]) for name in ones)
+
+
+def test_tasks_that_the_reward_does_not_know_are_refused(world: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no example to learn from"):
+        train_grpo(
+            recipe(world, data={"examples": [str(world / "examples.jsonl")], "tasks": ["open"]}), tmp_path
+        )
+
+
+def test_the_command_trains_and_its_model_answers(world: Path, tmp_path: Path, capsys: Any) -> None:
+    path = tmp_path / "recipe.toml"
+    text = f'steps = 1\nprompts = 1\ngroup = 2\nlr = 1e-4\n[model]\ncheckpoint = "{SMALL_CHECKPOINT}"\ndevice = "cpu"\n'
+    path.write_text(text + f'[data]\nexamples = ["{world}/examples.jsonl"]\n', encoding="utf-8")
+    assert main(["train", "grpo", str(path), "--out", str(tmp_path / "run")]) == 0
+    out = capsys.readouterr()
+    assert out.out.strip() == str(tmp_path / "run" / "model") and "reward" in out.err
+    assert load_model(tmp_path / "run" / "model", device="cpu").layout.details["protocol"]
+    assert main(["train", "grpo", str(path), "--set", "group=1", "--dry-run"]) == 2
+    assert "greater than or equal to 2" in capsys.readouterr().err
