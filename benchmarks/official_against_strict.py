@@ -152,7 +152,9 @@ def row_of(one: Outcome) -> str:
     """Return the study as one row of the table, its scripts below each other in the cells."""
     cells = [line[2:-2].split(" | ") for line in rows_of(one)]
     first, strict = cells[0][:2]
-    below = ["<br>".join(column) for column in zip(*(cell[2:] for cell in cells), strict=True)]
+    scripts, percents, differs, why = zip(*(cell[2:] for cell in cells), strict=True)
+    named = [f"*{script}*: {words}" for script, words in zip(scripts, why, strict=True) if words.strip()]
+    below = ["<br>".join(column) for column in (scripts, percents, differs, named)]
     return "| " + " | ".join([first, strict, *below]) + " |"
 
 
