@@ -255,6 +255,21 @@ def test_a_fine_for_looking_is_found(tmp_path: Path) -> None:
     assert gap(done.cells[0], "itself") < 0
 
 
+def test_what_a_reward_does_not_see_ties(tmp_path: Path) -> None:
+    parts = '[[parts]]\npart = "videotemp.tool_iou"\n'  # nothing for the answer
+    (cell,) = simulate(load_reward(composite(tmp_path, parts)), episodes=20).cells
+    tied = {row.archetype for row in cell.rows if row.ties}
+    assert {"right_look_wrong_answer", "repeat_call"} <= tied
+    assert not tied & {
+        "perfect",
+        "honest",
+        "beginner",
+        "wrong_look_right_answer",
+        "never_look_same_answer",
+        "random",
+    }
+
+
 def test_what_cannot_be_scored_cannot_be_simulated(tmp_path: Path) -> None:
     parts = '[[parts]]\npart = "accuracy.judged"\n'
     with pytest.raises(ConfigError, match="cannot be simulated.*judge"):

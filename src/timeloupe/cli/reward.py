@@ -246,7 +246,15 @@ def _show_simulation(simulation: Simulation) -> None:
         for rank, row in enumerate(cell.rows, 1):
             against = ARCHETYPES[row.archetype].against
             compared = "" if row.excess is None else f"{against} {_signed(row.excess)}"
-            note = "OUTRANKS" if row.outranks else ("honest" if against is None else "")
+            note = (
+                "OUTRANKS"
+                if row.outranks
+                else "same pay"
+                if row.ties
+                else "honest"
+                if against is None
+                else ""
+            )
             lines.append((str(rank), row.archetype, _interval(row.reward), compared, note))
         _rows(console, lines)
         gaps = cell.gaps
@@ -274,14 +282,16 @@ def _cell_name(cell: Cell) -> str:
 
 
 def _interval(mean: Mean) -> str:
-    if mean.mean is None:
+    if mean.mean is None or mean.high is None:
         return "unscored"
     counted = "" if mean.num_scored == mean.num_total else f" ({mean.num_scored} of {mean.num_total})"
-    return f"{mean.mean:.3f} [{mean.low:.3f}, {mean.high:.3f}]{counted}"
+    return f"{mean.mean:.3f} ±{mean.high - mean.mean:.3f}{counted}"
 
 
 def _signed(mean: Mean) -> str:
-    return "unscored" if mean.mean is None else f"{mean.mean:+.3f} [{mean.low:+.3f}, {mean.high:+.3f}]"
+    if mean.mean is None or mean.high is None:
+        return "unscored"
+    return f"{mean.mean:+.3f} ±{mean.high - mean.mean:.3f}"
 
 
 def _when(use: Any) -> str:

@@ -62,6 +62,8 @@ class Row:
         parts: Mean of each part, before weight and gate, over the episodes in which it was scored.
         excess: Mean difference to the honest policy that it is measured against; ``None`` for honest ones.
         outranks: Whether it earns more than that one by more than chance.
+        ties: Whether it earned the same in every episode: the reward does not see what it does, or there was nothing
+            to do otherwise.
     """
 
     archetype: str
@@ -69,6 +71,7 @@ class Row:
     parts: Mapping[str, float]
     excess: Mean | None
     outranks: bool
+    ties: bool
 
 
 @dataclass(frozen=True)
@@ -202,7 +205,11 @@ def _make_row(name: str, scores: Sequence[Score], totals: Mapping[str, Sequence[
     against = ARCHETYPES[name].against
     excess = None if against is None else _mean(_differences(totals[name], totals[against]))
     outranks = excess is not None and excess.low is not None and excess.low > ROUNDING
-    return Row(name, _mean(totals[name]), parts, excess, outranks)
+    ties = against is not None and all(
+        one is not None and other is not None and abs(one - other) <= ROUNDING
+        for one, other in zip(totals[name], totals[against], strict=True)
+    )
+    return Row(name, _mean(totals[name]), parts, excess, outranks, ties)
 
 
 def _differences(ones: Sequence[float | None], twos: Sequence[float | None]) -> list[float | None]:
