@@ -14,11 +14,11 @@ from typing import Any
 
 from scoring_studies import LETTERS, TIMES, Figure, Study
 
-from timeloupe.eval import grounding_scripts as scripts
-from timeloupe.eval import grounding_tensors as tensors
 from timeloupe.eval.extractors.letters import RANDOM_CHOICE, lmms_longvideobench
-from timeloupe.eval.official import OfficialError
 from timeloupe.eval.scoring import Predictions, Row, Scorer, Table, Window
+from timeloupe.eval.scripts import grounding as scripts
+from timeloupe.eval.scripts import grounding_tensors as tensors
+from timeloupe.eval.scripts.errors import OfficialError
 from timeloupe.eval.strict import answer_part, cut, read_windows
 from timeloupe.prompt.option import MAX_OPTIONS
 

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timeloupe.errors import MissingError, RecordError
-from timeloupe.eval import etbench_script
 from timeloupe.eval.benchmarks.etbench import BENCHMARK, official, read_predictions
-from timeloupe.eval.etbench_tasks import EVALUATORS, spelling_similarity
-from timeloupe.eval.official import OfficialError
 from timeloupe.eval.registry import benchmark
 from timeloupe.eval.scoring import Row
+from timeloupe.eval.scripts import etbench_captions as etbench_script
+from timeloupe.eval.scripts.errors import OfficialError
+from timeloupe.eval.scripts.etbench_tasks import EVALUATORS, spelling_similarity
 
 OPTIONS = ["open the door", "close the door", "sit down", "stand up"]
 HOSTILE = st.text(alphabet="0123456789.:- \n\t,()abetosncd!?*٣½", max_size=60) | st.text(max_size=30)

@@ -18,7 +18,7 @@ from timeloupe.eval.extractors import (
     letters_search,
     times,
 )
-from timeloupe.eval.official import OfficialError
+from timeloupe.eval.scripts.errors import OfficialError
 
 OPTIONS = {letter: f"option text {letter}" for letter in "ABCD"}
 HOSTILE = [

@@ -16,7 +16,7 @@ from timeloupe.eval.benchmarks import (
     tvgbench,
     videotemp_bench_grounding,
 )
-from timeloupe.eval.grounding_predictions import read_predictions
+from timeloupe.eval.files.grounding_predictions import read_predictions
 from timeloupe.eval.scoring import Row, example_of
 
 MOMENT = {"qid": "test0", "query": "a dog.", "duration": 31.0, "vid": "V", "relevant_windows": [[2.5, 9]]}

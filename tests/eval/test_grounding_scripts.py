@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from timeloupe.eval import grounding_scripts as scripts
-from timeloupe.eval import grounding_tensors as tensors
-from timeloupe.eval.official import OfficialError
 from timeloupe.eval.scoring import Row, Scorer, Table, Window
+from timeloupe.eval.scripts import grounding as scripts
+from timeloupe.eval.scripts import grounding_tensors as tensors
+from timeloupe.eval.scripts.errors import OfficialError
 
 ALL: dict[str, Scorer] = scripts.OF_TEXTS | tensors.OF_TEXTS | tensors.OF_WINDOWS
 ALL |= {"lmms-eval-timelens": scripts.lmms_timelens, "museg-tal": tensors.museg_tal}

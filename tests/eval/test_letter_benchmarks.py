@@ -22,11 +22,11 @@ from timeloupe.eval.benchmarks import (
     videommmu,
     videotemp_bench_mcq,
 )
-from timeloupe.eval.letter_files import bare_options, option_letter, read_json, split_options
-from timeloupe.eval.official import OfficialError
-from timeloupe.eval.open_answers import is_right, last_number, read_open
+from timeloupe.eval.files.records import bare_options, option_letter, read_json, split_options
 from timeloupe.eval.predictions import read_predictions
 from timeloupe.eval.scoring import Benchmark, Row
+from timeloupe.eval.scripts.errors import OfficialError
+from timeloupe.eval.scripts.open_answers import is_right, last_number, read_open
 
 BENCHMARKS = (
     videomme.BENCHMARK, mlvu.BENCHMARK, lvbench.BENCHMARK, videommmu.BENCHMARK, nextqa.BENCHMARK,

@@ -10,11 +10,11 @@ import pytest
 
 from timeloupe.errors import ConfigError, MissingError, RecordError
 from timeloupe.eval import strict
-from timeloupe.eval.official import OfficialError
 from timeloupe.eval.predictions import read_predictions
 from timeloupe.eval.registry import MODULES, benchmark
 from timeloupe.eval.scoreboard import score
 from timeloupe.eval.scoring import Benchmark, Predictions, Row, Table
+from timeloupe.eval.scripts.errors import OfficialError
 from timeloupe.runs import create_run
 from timeloupe.trajectory import Answer, Example, Generation, Problem, StopReason, Trajectory, Turn, to_line
 

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timeloupe.errors import MissingError, RecordError
-from timeloupe.eval import vstar_script as script
 from timeloupe.eval.benchmarks.vstar import BENCHMARK, evaluation, official, read_predictions, score
-from timeloupe.eval.official import OfficialError
 from timeloupe.eval.registry import benchmark
 from timeloupe.eval.scoring import Row
+from timeloupe.eval.scripts import vstar as script
+from timeloupe.eval.scripts.errors import OfficialError
 from timeloupe.eval.spatial import ap_at, arithmetic_mean, frame_ious, log_geometric_mean, viou
 
 SIZE = {"width": 640, "height": 360}

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from timeloupe.cli.main import main
 from timeloupe.errors import ConfigError, MissingError, RecordError
-from timeloupe.eval import videomind_script
-from timeloupe.eval.benchmarks import cgbench, cgbench_scripts, nextgqa, qvhighlights, rextime
-from timeloupe.eval.official import OfficialError
+from timeloupe.eval.benchmarks import cgbench, nextgqa, qvhighlights, rextime
 from timeloupe.eval.scoring import Benchmark, Row
+from timeloupe.eval.scripts import cgbench as cgbench_scripts
+from timeloupe.eval.scripts import videomind as videomind_script
+from timeloupe.eval.scripts.errors import OfficialError
 
 
 def write_lines(path: Path, records: Sequence[Any]) -> Path:

@@ -11,10 +11,11 @@ from typing import Any
 from tests.golden.checks import Check, compare
 from tests.golden.replay import Adapter
 from tests.golden.replay_benchmarks import BenchmarkAdapter
-from timeloupe.eval import etbench_script, etbench_tasks
 from timeloupe.eval.benchmarks import etbench
 from timeloupe.eval.extractors.times import etbench as tvg_format
-from timeloupe.eval.official import OfficialError
+from timeloupe.eval.scripts import etbench_captions as etbench_script
+from timeloupe.eval.scripts import etbench_tasks
+from timeloupe.eval.scripts.errors import OfficialError
 
 KNOWN_KEYS = {"benchmark", "set", "kind", "commits", "generator_seed", "similarity_stub", "rules"}
 SOURCE = "replay"

@@ -9,7 +9,7 @@ from typing import Any
 from tests.golden.checks import Check, compare
 from tests.golden.replay_benchmarks import BenchmarkAdapter
 from timeloupe.eval import extractors
-from timeloupe.eval.official import OfficialError
+from timeloupe.eval.scripts.errors import OfficialError
 
 KNOWN_KEYS = {"what", "set", "commits", "time", "mcq", "benchmark"}
 

@@ -14,14 +14,14 @@ from typing import Any
 from tests.golden.checks import Check, compare
 from tests.golden.replay import Adapter
 from tests.golden.replay_benchmarks import BenchmarkAdapter
-from timeloupe.eval import grounding_scripts as scripts
-from timeloupe.eval import grounding_tensors as tensors
 from timeloupe.eval.benchmarks import museg_grounding, timelens, videotemp_bench_grounding
 from timeloupe.eval.extractors import LETTER_EXTRACTORS, TIME_EXTRACTORS
-from timeloupe.eval.grounding_predictions import read_predictions
-from timeloupe.eval.official import OfficialError
+from timeloupe.eval.files.grounding_predictions import read_predictions
 from timeloupe.eval.registry import benchmark
 from timeloupe.eval.scoring import Predictions, Row, Scorer, Table
+from timeloupe.eval.scripts import grounding as scripts
+from timeloupe.eval.scripts import grounding_tensors as tensors
+from timeloupe.eval.scripts.errors import OfficialError
 
 Extras = Mapping[str, Any]
 """Figures of a reference that are not in the script's own, by their name in the reference."""

@@ -16,9 +16,9 @@ from timeloupe.eval.benchmarks import longvideobench, lvbench, mlvu, nextqa, vid
 from timeloupe.eval.extractors.letters import lmms_longvideobench, videotemp_videomme
 from timeloupe.eval.extractors.letters import videomme as read_videomme
 from timeloupe.eval.extractors.letters_search import mcq_extract
-from timeloupe.eval.letter_scripts import LMMS_EVAL, LMMS_EVAL_OLD, VIDEOTEMP_O3, VLMEVALKIT, Count
-from timeloupe.eval.official import OfficialError
 from timeloupe.eval.scoring import Predictions, Row
+from timeloupe.eval.scripts.errors import OfficialError
+from timeloupe.eval.scripts.letters import LMMS_EVAL, LMMS_EVAL_OLD, VIDEOTEMP_O3, VLMEVALKIT, Count
 
 
 def as_count(count: Count) -> dict[str, Any]:

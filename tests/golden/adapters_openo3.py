@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.golden.replay import Adapter
 from timeloupe.eval import voting
-from timeloupe.eval.official import OfficialError
+from timeloupe.eval.scripts.errors import OfficialError
 from timeloupe.reward import openo3_release as release
 from timeloupe.reward.openo3_parse import release_claims
 from timeloupe.reward.openo3_terms import Gate, sigma_at

@@ -12,7 +12,7 @@ import numpy as np
 
 from tests.golden.replay import Adapter
 from timeloupe.errors import ConfigError
-from timeloupe.eval.official import OfficialError
+from timeloupe.eval.scripts.errors import OfficialError
 from timeloupe.reward import taro, taro_sensitivity
 
 REPOSITORY = "oceanflowlab/TaRO"

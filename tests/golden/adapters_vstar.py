@@ -12,9 +12,9 @@ from typing import Any
 from tests.golden.checks import Check, compare
 from tests.golden.replay import Adapter
 from tests.golden.replay_benchmarks import BenchmarkAdapter
-from timeloupe.eval import vstar_script as script
 from timeloupe.eval.benchmarks import vstar
 from timeloupe.eval.extractors.times import open_o3
+from timeloupe.eval.scripts import vstar as script
 
 KNOWN_KEYS = {"benchmark", "set", "kind", "commits", "n", "generator_seed", "rules"}
 SCRIPT = "eval.py evaluate_json"

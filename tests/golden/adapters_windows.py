@@ -11,12 +11,13 @@ from tests.golden.checks import Check, compare
 from tests.golden.printed import PRINTED, figures_of, unknown
 from tests.golden.replay_benchmarks import BenchmarkAdapter
 from timeloupe.errors import RecordError
-from timeloupe.eval import videomind_script
-from timeloupe.eval.benchmarks import cgbench, cgbench_scripts, nextgqa, qvhighlights, rextime
-from timeloupe.eval.grounding_scripts import taro, time_r1
-from timeloupe.eval.grounding_tensors import etchat, museg_stat, museg_tal, videomind
-from timeloupe.eval.official import OfficialError
+from timeloupe.eval.benchmarks import cgbench, nextgqa, qvhighlights, rextime
 from timeloupe.eval.scoring import Predictions, Row, Scorer
+from timeloupe.eval.scripts import cgbench as cgbench_scripts
+from timeloupe.eval.scripts import videomind as videomind_script
+from timeloupe.eval.scripts.errors import OfficialError
+from timeloupe.eval.scripts.grounding import taro, time_r1
+from timeloupe.eval.scripts.grounding_tensors import etchat, museg_stat, museg_tal, videomind
 
 HEADER = ("benchmark", "set", "commits", "annotation", "rules", "split", "generator_seed", "n")
 FRACTION = 1e-7

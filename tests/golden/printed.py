@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tests.golden.checks import Check, compare
-from timeloupe.eval.official import OfficialError
 from timeloupe.eval.scoring import Predictions, Row, Scorer
+from timeloupe.eval.scripts.errors import OfficialError
 
 Handler = Callable[[str, Any], Iterator[Check]]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.golden.checks import TOLERANCE, Check, compare, finish
-from timeloupe.eval.official import OfficialError
+from timeloupe.eval.scripts.errors import OfficialError
 
 Adapter = Callable[[dict[str, Any]], Any]
 """The row's ``inputs`` -> what the official function returns for them; raises ``OfficialError`` where it raises."""

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from timeloupe.errors import MissingError, RecordError, TimeloupeError, boundary
-from timeloupe.eval import grounding_files
+from timeloupe.eval.files import grounding as grounding_files
 from timeloupe.eval.registry import MODULES, benchmark
 from timeloupe.eval.scoring import Row
 from timeloupe.trajectory import Example

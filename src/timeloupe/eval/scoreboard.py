@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from timeloupe.errors import boundary
 from timeloupe.eval.baselines import baselines
 from timeloupe.eval.metrics import Interval, bootstrap_interval
-from timeloupe.eval.official import OfficialError, raising_as_script
 from timeloupe.eval.predictions import Loaded
 from timeloupe.eval.scoring import Benchmark, Row, Table
+from timeloupe.eval.scripts.errors import OfficialError, raising_as_script
 
 STRICT, OFFICIAL, ALL = "strict", "official", "all"
 

@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from timeloupe.errors import RecordError
-from timeloupe.eval.benchmarks.cgbench_scripts import (
+from timeloupe.eval.extractors.letters_check import cgbench_json
+from timeloupe.eval.files.records import Record, existing, read_json, read_records
+from timeloupe.eval.files.windows import each_once, finite, is_number, windows
+from timeloupe.eval.qa_grounding import Halves, strict_table
+from timeloupe.eval.scoring import Benchmark, Predictions, Row, Table
+from timeloupe.eval.scripts.cgbench import (
     TASKS,
     lmms,
     stat_with_key,
     videomind,
     videomind_confident,
 )
-from timeloupe.eval.extractors.letters_check import cgbench_json
-from timeloupe.eval.letter_files import Record, existing, read_json, read_records
-from timeloupe.eval.qa_grounding import Halves, strict_table
-from timeloupe.eval.scoring import Benchmark, Predictions, Row, Table
 from timeloupe.eval.strict import multiple_choice
-from timeloupe.eval.window_files import each_once, finite, is_number, windows
 
 FILES = "cgbench_mini.json or cgbench.json of CG-Bench/CG-Bench"
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5)

@@ -13,13 +13,13 @@ from typing import Any
 
 from timeloupe.errors import MissingError
 from timeloupe.eval import qa_grounding, strict
-from timeloupe.eval.etbench_tasks import DIGITS, EVALUATORS, Graded, Similarity, spelling_similarity
-from timeloupe.eval.grounding_scripts import answered, score_table
-from timeloupe.eval.letter_files import LETTERS, Record, existing, read_json, read_records, records_of
+from timeloupe.eval.files.records import LETTERS, Record, existing, read_json, read_records, records_of
+from timeloupe.eval.files.windows import finite, is_number, windows
 from timeloupe.eval.metrics import accuracy
-from timeloupe.eval.official import OfficialError
 from timeloupe.eval.scoring import Benchmark, Predictions, Row, Table, Window
-from timeloupe.eval.window_files import finite, is_number, windows
+from timeloupe.eval.scripts.errors import OfficialError
+from timeloupe.eval.scripts.etbench_tasks import DIGITS, EVALUATORS, Graded, Similarity, spelling_similarity
+from timeloupe.eval.scripts.grounding import answered, score_table
 from timeloupe.grounding import set_iou
 from timeloupe.prompt.segments import MAX_CHARACTERS, parse_segments
 from timeloupe.prompt.times import read_items
@@ -86,9 +86,10 @@ def official(
     ``Mean ...`` those over the lines of a table, ``F1 (gnd)`` and so on those over tasks, with the 3 decimals that its
     percents have, where all tasks of the table are there.
 
-    Source: THUNLP-MT/MUSEG@889565e78b21, data/eval/et_bench/compute_metrics.py, as in ``etbench_tasks``. Deviations:
+    Source: THUNLP-MT/MUSEG@889565e78b21, data/eval/et_bench/compute_metrics.py, as in ``scripts.etbench_tasks``.
+    Deviations:
 
-    1. Those of ``etbench_tasks``.
+    1. Those of ``scripts.etbench_tasks``.
     2. Where a task is missing, the script prints its tables and then ends with an IndexError, without metrics.json;
        here the figures that it has printed are returned.
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from timeloupe.errors import RecordError
 from timeloupe.eval import strict
 from timeloupe.eval.extractors.letters import RANDOM_CHOICE, lmms_longvideobench, vlmeval_longvideobench
-from timeloupe.eval.letter_files import LETTERS, Record, existing, lmms_eval_samples, read_records
-from timeloupe.eval.letter_scripts import LMMS_EVAL, VLMEVALKIT, marks
-from timeloupe.eval.official import OfficialError
+from timeloupe.eval.files.records import LETTERS, Record, existing, lmms_eval_samples, read_records
 from timeloupe.eval.scoring import Benchmark, Predictions, Row, Table
+from timeloupe.eval.scripts.errors import OfficialError
+from timeloupe.eval.scripts.letters import LMMS_EVAL, VLMEVALKIT, marks
 
 MAX_OPTIONS = 5
 NO_OPTION = "N/A"

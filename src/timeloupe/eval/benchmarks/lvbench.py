@@ -9,7 +9,7 @@ from pathlib import Path
 from timeloupe.eval import strict as strictly
 from timeloupe.eval.extractors.letters import lvbench, videomme_older, videotemp_first
 from timeloupe.eval.extractors.letters_search import mcq_extract
-from timeloupe.eval.letter_files import (
+from timeloupe.eval.files.records import (
     Record,
     bare_options,
     existing,
@@ -17,7 +17,9 @@ from timeloupe.eval.letter_files import (
     read_records,
     split_options,
 )
-from timeloupe.eval.letter_scripts import (
+from timeloupe.eval.metrics import accuracy
+from timeloupe.eval.scoring import Benchmark, Predictions, Row, Scorer, Table
+from timeloupe.eval.scripts.letters import (
     LMMS_EVAL,
     LMMS_EVAL_OLD,
     VIDEOTEMP_O3,
@@ -26,8 +28,6 @@ from timeloupe.eval.letter_scripts import (
     marks,
     printed_percent,
 )
-from timeloupe.eval.metrics import accuracy
-from timeloupe.eval.scoring import Benchmark, Predictions, Row, Scorer, Table
 
 FILES = "video_info.meta.jsonl of zai-org/LVBench, or one question per record as lmms-eval's copy has them"
 

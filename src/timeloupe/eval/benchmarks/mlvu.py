@@ -11,7 +11,7 @@ from timeloupe.eval import strict as strictly
 from timeloupe.eval.extractors.letters import before_bracket, lmms_mlvu_old
 from timeloupe.eval.extractors.letters_check import videomind
 from timeloupe.eval.extractors.letters_search import mcq_extract
-from timeloupe.eval.letter_files import (
+from timeloupe.eval.files.records import (
     LETTERS,
     Places,
     Record,
@@ -22,7 +22,9 @@ from timeloupe.eval.letter_files import (
     records_of,
     reply_of,
 )
-from timeloupe.eval.letter_scripts import (
+from timeloupe.eval.scoring import Benchmark, Predictions, Row, Scorer, Table
+from timeloupe.eval.scripts.errors import OfficialError
+from timeloupe.eval.scripts.letters import (
     LMMS_EVAL,
     LMMS_EVAL_OLD,
     VIDEOTEMP_O3,
@@ -32,8 +34,6 @@ from timeloupe.eval.letter_scripts import (
     marks,
     printed_percent,
 )
-from timeloupe.eval.official import OfficialError
-from timeloupe.eval.scoring import Benchmark, Predictions, Row, Scorer, Table
 
 DEV_TASKS = ("count", "ego", "needle", "order", "plotQA", "anomaly_reco", "topic_reasoning")
 """In the order in which choice_bench.py opens their files."""

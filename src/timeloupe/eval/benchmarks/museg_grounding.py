@@ -8,16 +8,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from timeloupe.eval import strict
-from timeloupe.eval.grounding_files import load_rows
-from timeloupe.eval.grounding_predictions import read_predictions
-from timeloupe.eval.grounding_tensors import museg_tal, museg_tvg
+from timeloupe.eval.files.grounding import load_rows
+from timeloupe.eval.files.grounding_predictions import read_predictions
 from timeloupe.eval.scoring import Benchmark, Row
+from timeloupe.eval.scripts.grounding_tensors import museg_tal, museg_tvg
 
 FILES = "thumos14.json or thumos15.json of THUNLP-MT/MUSEG"
 
 
 def load(path: Path) -> list[Row]:
-    """Return the rows of an annotation file of any layout of ``grounding_files``.
+    """Return the rows of an annotation file of any layout of ``files.grounding``.
 
     Raises:
         MissingError: There is no such file.

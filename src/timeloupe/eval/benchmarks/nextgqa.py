@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from timeloupe.errors import MissingError, RecordError, boundary
-from timeloupe.eval.letter_files import LETTERS, Record, existing, read_csv, read_json
-from timeloupe.eval.official import OfficialError
+from timeloupe.eval.files.records import LETTERS, Record, existing, read_csv, read_json
+from timeloupe.eval.files.windows import finite, is_number, windows
 from timeloupe.eval.qa_grounding import Halves, strict_table
 from timeloupe.eval.scoring import Benchmark, Predictions, Row, Table, Window
-from timeloupe.eval.window_files import finite, is_number, windows
+from timeloupe.eval.scripts.errors import OfficialError
 
 FILES = "gsub_val.json or gsub_test.json of doc-doc/NExT-GQA with its csv beside it, or a folder of these two"
 NAMES = {"CW": "Why", "CH": "How", "TN": "Bef&Aft", "TC": "When", "DC": "Cnt", "DL": "Loc", "DO": "Other"}

@@ -8,10 +8,10 @@ from typing import Any
 
 from timeloupe.errors import RecordError
 from timeloupe.eval import strict as strictly
-from timeloupe.eval.letter_files import LETTERS, Record, existing, letter_of, read_csv, read_json
-from timeloupe.eval.letter_scripts import Count, printed
-from timeloupe.eval.official import OfficialError
+from timeloupe.eval.files.records import LETTERS, Record, existing, letter_of, read_csv, read_json
 from timeloupe.eval.scoring import Benchmark, Predictions, Row, Table
+from timeloupe.eval.scripts.errors import OfficialError
+from timeloupe.eval.scripts.letters import Count, printed
 
 TYPES = {
     "CW": "Why", "CH": "How", "TN": "Bef&Aft", "TC": "When", "DC": "Cnt", "DL": "Loc", "DO": "Other",

@@ -16,19 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timeloupe.eval import strict as strictly
-from timeloupe.eval.benchmarks.qvhighlights_scripts import (
-    clip_labels,
-    moment_detr,
-    saliency,
-    timesuite,
-    windows_of,
-)
 from timeloupe.eval.detection import average_precisions, hits_at_one, ranked_average_precisions
-from timeloupe.eval.grounding_scripts import taro, time_r1
-from timeloupe.eval.grounding_tensors import etchat, museg_tal, videomind
-from timeloupe.eval.letter_files import Record, existing, read_records
-from timeloupe.eval.scoring import Benchmark, Predictions, Row, Scorer, Table
-from timeloupe.eval.window_files import (
+from timeloupe.eval.files.records import Record, existing, read_records
+from timeloupe.eval.files.windows import (
     best_of_ranking,
     each_once,
     finite,
@@ -36,6 +26,16 @@ from timeloupe.eval.window_files import (
     numbers,
     scored_windows,
     windows,
+)
+from timeloupe.eval.scoring import Benchmark, Predictions, Row, Scorer, Table
+from timeloupe.eval.scripts.grounding import taro, time_r1
+from timeloupe.eval.scripts.grounding_tensors import etchat, museg_tal, videomind
+from timeloupe.eval.scripts.qvhighlights import (
+    clip_labels,
+    moment_detr,
+    saliency,
+    timesuite,
+    windows_of,
 )
 from timeloupe.grounding import tiou
 

@@ -14,11 +14,18 @@ from typing import Any
 import numpy as np
 
 from timeloupe.eval.detection import first_window_overlaps
-from timeloupe.eval.letter_files import Record, existing, read_records
-from timeloupe.eval.official import OfficialError
+from timeloupe.eval.files.records import Record, existing, read_records
+from timeloupe.eval.files.windows import (
+    best_of_ranking,
+    each_once,
+    finite,
+    is_number,
+    scored_windows,
+    windows,
+)
 from timeloupe.eval.qa_grounding import Halves, halves_of_record, strict_table
 from timeloupe.eval.scoring import Benchmark, Predictions, Row, Table, Window
-from timeloupe.eval.window_files import best_of_ranking, each_once, finite, is_number, scored_windows, windows
+from timeloupe.eval.scripts.errors import OfficialError
 
 FILES = "rextime_val.jsonl of ReXTime/ReXTime (its evaluation form, or the one with options)"
 WINDOWS, LETTER = "pred_relevant_windows", "ans"

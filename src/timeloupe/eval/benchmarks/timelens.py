@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from timeloupe.eval import strict as strictly
-from timeloupe.eval.grounding_files import load_rows
-from timeloupe.eval.grounding_predictions import read_predictions
-from timeloupe.eval.grounding_scripts import lmms_timelens, timelens
-from timeloupe.eval.official import OfficialError
+from timeloupe.eval.files.grounding import load_rows
+from timeloupe.eval.files.grounding_predictions import read_predictions
 from timeloupe.eval.scoring import Benchmark, Predictions, Row, Table
+from timeloupe.eval.scripts.errors import OfficialError
+from timeloupe.eval.scripts.grounding import lmms_timelens, timelens
 
 FILES = "charades-timelens.json, activitynet-timelens.json or qvhighlights-timelens.json, or a prediction file, whose "
 FILES += "keys `video>>>query>>>window` hold the truth"
 
 
 def load(path: Path) -> list[Row]:
-    """Return the rows of an annotation file of any layout of ``grounding_files``.
+    """Return the rows of an annotation file of any layout of ``files.grounding``.
 
     Raises:
         MissingError: There is no such file.
@@ -32,7 +32,7 @@ def load(path: Path) -> list[Row]:
 
 
 def compute_metrics(rows: Sequence[Row], predictions: Predictions) -> Table:
-    """Return what ``evaluation/compute_metrics.py`` prints (``grounding_scripts.timelens``).
+    """Return what ``evaluation/compute_metrics.py`` prints (``scripts.grounding.timelens``).
 
     Raises:
         OfficialError: A prediction has neither timestamps nor answers, a key a nested window, or a hull no length.
@@ -42,7 +42,7 @@ def compute_metrics(rows: Sequence[Row], predictions: Predictions) -> Table:
 
 
 def lmms_eval(rows: Sequence[Row], predictions: Predictions) -> Table:
-    """Return what lmms-eval's task prints (``grounding_scripts.lmms_timelens``); it scores texts."""
+    """Return what lmms-eval's task prints (``scripts.grounding.lmms_timelens``); it scores texts."""
     return lmms_timelens(rows, {id: _text(prediction) for id, prediction in predictions.items()})
 
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from timeloupe.eval import grounding_scripts, grounding_tensors, strict
-from timeloupe.eval.grounding_files import load_rows
-from timeloupe.eval.grounding_predictions import read_predictions
+from timeloupe.eval import strict
+from timeloupe.eval.files.grounding import load_rows
+from timeloupe.eval.files.grounding_predictions import read_predictions
 from timeloupe.eval.scoring import Benchmark, Row
+from timeloupe.eval.scripts import grounding as grounding_scripts
+from timeloupe.eval.scripts import grounding_tensors
 
 FILES = "tvgbench.json (Time-R1) or tvgbench.jsonl (TaRO)"
 
 
 def load(path: Path) -> list[Row]:
-    """Return the rows of an annotation file of any layout of ``grounding_files``.
+    """Return the rows of an annotation file of any layout of ``files.grounding``.
 
     Raises:
         MissingError: There is no such file.

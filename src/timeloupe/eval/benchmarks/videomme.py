@@ -15,7 +15,7 @@ from timeloupe.eval.extractors.letters import (
     vlmeval_videomme,
 )
 from timeloupe.eval.extractors.letters_search import mcq_extract, vlmeval_can_infer
-from timeloupe.eval.letter_files import (
+from timeloupe.eval.files.records import (
     LETTERS,
     Record,
     bare_options,
@@ -25,7 +25,9 @@ from timeloupe.eval.letter_files import (
     read_records,
     reply_of,
 )
-from timeloupe.eval.letter_scripts import (
+from timeloupe.eval.scoring import Benchmark, Predictions, Row, Scorer, Table
+from timeloupe.eval.scripts.errors import OfficialError
+from timeloupe.eval.scripts.letters import (
     LMMS_EVAL,
     LMMS_EVAL_OLD,
     VIDEOTEMP_O3,
@@ -36,8 +38,6 @@ from timeloupe.eval.letter_scripts import (
     marks,
     printed,
 )
-from timeloupe.eval.official import OfficialError
-from timeloupe.eval.scoring import Benchmark, Predictions, Row, Scorer, Table
 
 TYPES = ("short", "medium", "long")
 DOMAINS = (

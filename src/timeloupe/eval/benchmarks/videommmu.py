@@ -11,7 +11,7 @@ from timeloupe.errors import RecordError
 from timeloupe.eval import strict as strictly
 from timeloupe.eval.extractors.letters import videotemp_first
 from timeloupe.eval.extractors.letters_search import lmms_videommmu, videommmu
-from timeloupe.eval.letter_files import (
+from timeloupe.eval.files.records import (
     LETTERS,
     Places,
     Record,
@@ -23,11 +23,11 @@ from timeloupe.eval.letter_files import (
     records_of,
     reply_of,
 )
-from timeloupe.eval.letter_scripts import LMMS_EVAL, VIDEOTEMP_O3, Marks, groups_of, marks, printed_percent
 from timeloupe.eval.metrics import accuracy
-from timeloupe.eval.official import OfficialError
-from timeloupe.eval.open_answers import is_right, last_number, number_of, read_open
 from timeloupe.eval.scoring import Benchmark, Predictions, Row, Scorer, Table
+from timeloupe.eval.scripts.errors import OfficialError
+from timeloupe.eval.scripts.letters import LMMS_EVAL, VIDEOTEMP_O3, Marks, groups_of, marks, printed_percent
+from timeloupe.eval.scripts.open_answers import is_right, last_number, number_of, read_open
 
 TASKS = ("Adaptation", "Comprehension", "Perception")
 CHOICE, OPEN = "multiple-choice", "open"

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from timeloupe.eval import strict
-from timeloupe.eval.grounding_files import load_rows
-from timeloupe.eval.grounding_predictions import read_predictions
-from timeloupe.eval.grounding_scripts import videotemp
+from timeloupe.eval.files.grounding import load_rows
+from timeloupe.eval.files.grounding_predictions import read_predictions
 from timeloupe.eval.scoring import Benchmark, Row
+from timeloupe.eval.scripts.grounding import videotemp
 
 FILES = "the records of VideoTemp-Bench (videos, question, answer, duration, timestamp) as JSON or JSONL"
 
 
 def load(path: Path) -> list[Row]:
-    """Return the rows of an annotation file of any layout of ``grounding_files``.
+    """Return the rows of an annotation file of any layout of ``files.grounding``.
 
     Raises:
         MissingError: There is no such file.

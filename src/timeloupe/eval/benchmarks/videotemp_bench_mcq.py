@@ -8,7 +8,7 @@ from typing import Any
 
 from timeloupe.eval import strict
 from timeloupe.eval.extractors.letters import videotemp_first
-from timeloupe.eval.letter_files import (
+from timeloupe.eval.files.records import (
     Places,
     Record,
     existing,
@@ -17,9 +17,9 @@ from timeloupe.eval.letter_files import (
     reply_of,
     split_options,
 )
-from timeloupe.eval.letter_scripts import VIDEOTEMP_O3, marks, printed_percent
-from timeloupe.eval.official import OfficialError
 from timeloupe.eval.scoring import Benchmark, Predictions, Row, Table, Window
+from timeloupe.eval.scripts.errors import OfficialError
+from timeloupe.eval.scripts.letters import VIDEOTEMP_O3, marks, printed_percent
 
 PARTS = (("Part1", 180.0), ("Part2", 600.0), ("Part3", 1200.0), ("Part4", float("inf")))
 """Name of a part and the length in seconds that its videos are shorter than."""

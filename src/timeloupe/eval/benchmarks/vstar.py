@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from timeloupe.eval import strict
-from timeloupe.eval.letter_files import Record, existing, read_records
+from timeloupe.eval.files.records import Record, existing, read_records
+from timeloupe.eval.files.windows import finite, is_number
 from timeloupe.eval.metrics import accuracy, mean_tiou
-from timeloupe.eval.official import OfficialError
 from timeloupe.eval.scoring import Benchmark, Predictions, Row, Table
-from timeloupe.eval.spatial import LEVELS, ap_at, arithmetic_mean, frame_ious, log_geometric_mean, viou
-from timeloupe.eval.vstar_script import (
+from timeloupe.eval.scripts.errors import OfficialError
+from timeloupe.eval.scripts.vstar import (
     CHAINS,
     OVERALL,
     RIGHT_SCORE,
@@ -36,7 +36,7 @@ from timeloupe.eval.vstar_script import (
     length_of,
     printed,
 )
-from timeloupe.eval.window_files import finite, is_number
+from timeloupe.eval.spatial import LEVELS, ap_at, arithmetic_mean, frame_ious, log_geometric_mean, viou
 from timeloupe.grounding import Corners, corners, set_iou
 
 FILES = "V_STaR_test.json of V-STaR-Bench/V-STaR"
@@ -112,7 +112,8 @@ def official(
     domain have its label before them.
 
     Source: V-STaR-Bench/V-STaR@1894682b15be eval.py, or marinero4972/Open-o3-Video@1eb6ecae0507
-    eval/test/eval_vstar.py; see ``vstar_script``. Deviation: 1. without the judge's scores what needs them is ``None``.
+    eval/test/eval_vstar.py; see ``scripts.vstar``.
+    Deviation: 1. without the judge's scores what needs them is ``None``.
 
     Args:
         rows: The questions.

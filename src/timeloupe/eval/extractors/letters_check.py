@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from timeloupe.eval.extractors.letters import before_bracket
-from timeloupe.eval.official import OfficialError
+from timeloupe.eval.scripts.errors import OfficialError
 
 _BARE_WORD_OF_JSON = re.compile(r"(?<=:\s)[A-Za-z_]\w*")
 _LONE_CAPITAL = re.compile(r"\b[A-H]\b")

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from timeloupe.eval.official import OfficialError
+from timeloupe.eval.scripts.errors import OfficialError
 
 Span = list[float]
 

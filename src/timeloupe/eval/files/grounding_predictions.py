@@ -20,10 +20,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from timeloupe.errors import MissingError, RecordError
-from timeloupe.eval.grounding_files import only_record, unfolded, whole_json
-from timeloupe.eval.grounding_scripts import plain_query
-from timeloupe.eval.letter_files import Record, read_records, records_of
+from timeloupe.eval.files.grounding import only_record, unfolded, whole_json
+from timeloupe.eval.files.records import Record, read_records, records_of
 from timeloupe.eval.scoring import Predictions, Row, Window
+from timeloupe.eval.scripts.grounding import plain_query
 
 LAYOUTS = "original_data + model_output, qid + pred + target, result, generated_cap + id, {id: {timestamp}}, "
 LAYOUTS += "video>>>query>>>window, doc + filtered_resps, response + timestamp, query + pred + span"

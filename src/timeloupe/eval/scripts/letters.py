@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from timeloupe.eval.official import OfficialError
 from timeloupe.eval.scoring import Predictions, Row, Table
+from timeloupe.eval.scripts.errors import OfficialError
 
 VIDEOTEMP_O3 = "videotemp-o3"
 LMMS_EVAL = "lmms-eval"

@@ -18,8 +18,8 @@ from timeloupe.eval.detection import (
     hits_at_one,
     ranked_average_precisions,
 )
-from timeloupe.eval.official import OfficialError
 from timeloupe.eval.scoring import Predictions, Row, Table, Window
+from timeloupe.eval.scripts.errors import OfficialError
 
 CLIP_SECONDS = 2
 MOST_WINDOWS = 10

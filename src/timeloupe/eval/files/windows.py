@@ -1,4 +1,4 @@
-"""Fields of annotation and prediction files that hold times, and ids that must differ: what ``letter_files`` leaves."""
+"""Fields of annotation and prediction files that hold times, and ids that must differ: beside ``files.records``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from timeloupe.errors import RecordError
-from timeloupe.eval.letter_files import Record
+from timeloupe.eval.files.records import Record
 from timeloupe.eval.scoring import Window
 
 

@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from timeloupe.errors import MissingError, RecordError
-from timeloupe.eval.grounding_scripts import part_of
-from timeloupe.eval.letter_files import Record, existing, read_records, records_of
+from timeloupe.eval.files.records import Record, existing, read_records, records_of
+from timeloupe.eval.files.windows import finite, is_number, windows
 from timeloupe.eval.scoring import Row, Window
-from timeloupe.eval.window_files import finite, is_number, windows
+from timeloupe.eval.scripts.grounding import part_of
 from timeloupe.trajectory import Task
 
 LAYOUTS = "qid + relevant_windows, video + question + groundtruth, annotations, path + answer, timestamps + sentences, "

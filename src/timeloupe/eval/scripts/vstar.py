@@ -31,7 +31,7 @@ from typing import Any, Literal
 import numpy as np
 
 from timeloupe.eval.extractors.times import open_o3
-from timeloupe.eval.official import OfficialError, raising_as_script
+from timeloupe.eval.scripts.errors import OfficialError, raising_as_script
 from timeloupe.eval.spatial import LEVELS, arithmetic_mean, log_geometric_mean
 
 MAX_LITERAL_CHARACTERS = 10_000

@@ -4,7 +4,7 @@ A prediction is the model's text, which each script reads with its own extractor
 ``[start, end]`` pairs, best first), which it takes as read; an empty list is an answer that names nothing. Scripts
 score a result file, so a row without a prediction is not in it and leaves the denominator (``num_scored`` says so).
 
-The scripts in single precision are in ``grounding_tensors``.
+The scripts in single precision are in ``scripts.grounding_tensors``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from timeloupe.eval.extractors import TIME_EXTRACTORS
-from timeloupe.eval.official import OfficialError
 from timeloupe.eval.scoring import Predictions, Row, Scorer, Table, Window
+from timeloupe.eval.scripts.errors import OfficialError
 
 Judgement = tuple[Window | None, float]
 """The one segment that a script scores, ``None`` where it reads none, and its IoU."""

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from timeloupe.eval.extractors.letters_check import videomind as check_letter
-from timeloupe.eval.grounding_tensors import temporal_iop, temporal_iou, temporal_overlap
-from timeloupe.eval.official import OfficialError
+from timeloupe.eval.scripts.errors import OfficialError
+from timeloupe.eval.scripts.grounding_tensors import temporal_iop, temporal_iou, temporal_overlap
 
 Sample = Mapping[str, Any]
 

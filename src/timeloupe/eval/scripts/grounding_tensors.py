@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from timeloupe.eval.extractors.times import museg_answer
-from timeloupe.eval.grounding_scripts import Judgement, answered, score_table, segments_of
-from timeloupe.eval.official import OfficialError
 from timeloupe.eval.scoring import Predictions, Row, Scorer, Table, Window
+from timeloupe.eval.scripts.errors import OfficialError
+from timeloupe.eval.scripts.grounding import Judgement, answered, score_table, segments_of
 
 LEVELS = (0.1, 0.3, 0.5, 0.7)
 RECALL_LEVELS = (0.3, 0.5, 0.7)

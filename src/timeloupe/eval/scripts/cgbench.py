@@ -11,14 +11,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from timeloupe.eval import videomind_script
 from timeloupe.eval.extractors.letters_check import cgbench as check_letter
 from timeloupe.eval.extractors.letters_check import cgbench_json
 from timeloupe.eval.extractors.letters_search import mcq_extract
-from timeloupe.eval.letter_scripts import LMMS_EVAL, marks
-from timeloupe.eval.official import OfficialError
+from timeloupe.eval.files.windows import is_number
 from timeloupe.eval.scoring import Predictions, Row, Table, Window
-from timeloupe.eval.window_files import is_number
+from timeloupe.eval.scripts import videomind as videomind_script
+from timeloupe.eval.scripts.errors import OfficialError
+from timeloupe.eval.scripts.letters import LMMS_EVAL, marks
 
 TASKS = ("long_acc", "clue_acc", "miou")
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5)
@@ -123,7 +123,7 @@ def lmms(rows: Sequence[Row], predictions: Predictions) -> Table:
 def videomind(rows: Sequence[Row], predictions: Predictions) -> Table:
     """Return VideoMind's CG-Bench figures of its first window, in percent with 2 decimals, and those by task.
 
-    Source: yeliudev/VideoMind@6721d256 videomind/eval/eval_auto.py --dataset cgbench; see ``videomind_script``.
+    Source: yeliudev/VideoMind@6721d256 videomind/eval/eval_auto.py --dataset cgbench; see ``scripts.videomind``.
     """
     return _videomind("videomind", rows, predictions, videomind_script.cgbench_mode())
 

@@ -28,11 +28,11 @@ from typing import Any
 
 import numpy as np
 
-from timeloupe.eval.etbench_script import dvc_format
 from timeloupe.eval.extractors.times import etbench as tvg_format
-from timeloupe.eval.grounding_tensors import temporal_iou
-from timeloupe.eval.official import OfficialError, raising_as_script
 from timeloupe.eval.scoring import Window
+from timeloupe.eval.scripts.errors import OfficialError, raising_as_script
+from timeloupe.eval.scripts.etbench_captions import dvc_format
+from timeloupe.eval.scripts.grounding_tensors import temporal_iou
 
 LEVELS = (0.1, 0.3, 0.5, 0.7)
 DIGITS = 5

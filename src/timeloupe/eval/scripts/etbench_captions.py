@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 
-from timeloupe.eval.official import OfficialError
+from timeloupe.eval.scripts.errors import OfficialError
 
 Times = list[list[float]]
 

@@ -1,0 +1,1 @@
+"""Official scripts, fault for fault: what each makes of rows and predictions, whatever file it came from."""
