@@ -15,6 +15,7 @@ from timeloupe.eval.detection import (
     first_window_overlaps,
     hits_at_one,
     ranked_average_precisions,
+    segment_f1,
 )
 from timeloupe.eval.scoring import Window
 
@@ -152,3 +153,22 @@ def test_the_best_clip_hits_or_lies_beyond_the_labels() -> None:
     labels = np.array([[True, False], [False, True]])
     assert hits_at_one(labels, np.array([1.0, 1.0])).tolist() == [True, False]
     assert hits_at_one(labels, np.array([0.0, 0.0, 9.0])).tolist() == [False, False]
+
+
+SEGMENTS = st.lists(
+    st.tuples(st.floats(0, 50), st.floats(0.1, 20)).map(lambda pair: (pair[0], sum(pair))), max_size=5
+)
+
+
+@given(SEGMENTS, SEGMENTS)
+def test_f1_of_segments_is_fair_and_falls_with_the_level(answer: list, truth: list) -> None:
+    found = segment_f1(answer, truth, (0.1, 0.5, 1.0))
+    assert 0 <= found[1.0] <= found[0.5] <= found[0.1] <= 1
+    assert segment_f1(truth, truth, (1.0,))[1.0] == (1.0 if truth else 0.0)
+
+
+def test_one_segment_hits_one_true_one() -> None:
+    truth = [(0.0, 10.0), (10.0, 20.0)]
+    assert segment_f1([(0.0, 20.0)], truth, (0.5,)) == {0.5: pytest.approx(2 / 3)}
+    assert segment_f1([(0.0, 10.0)] * 2, truth, (0.5,)) == {0.5: 0.5}
+    assert segment_f1([], [], (0.5,)) == {0.5: 0.0}

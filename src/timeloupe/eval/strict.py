@@ -21,9 +21,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from timeloupe.eval.detection import segment_f1
 from timeloupe.eval.metrics import accuracy, mean_tiou, recall_at
 from timeloupe.eval.scoring import Predictions, Row, Table, Window
-from timeloupe.grounding import match_best, merge_spans, set_iou, tiou_matrix
+from timeloupe.grounding import merge_spans, set_iou
 from timeloupe.prompt.option import MAX_OPTIONS, parse_option
 from timeloupe.prompt.segments import MAX_CHARACTERS, parse_segments
 from timeloupe.trajectory import Problem
@@ -117,11 +118,8 @@ def multi_segment(rows: Sequence[Row], predictions: Predictions) -> Table:
         if not truth:
             return None, "label_unusable"
         windows, why = read_windows(prediction, row)
-        table = tiou_matrix(windows, truth)
-        overlaps = [float(table[one, two]) for one, two in match_best(table)]
-        for level, values in scores.items():
-            hits = sum(overlap >= level for overlap in overlaps)
-            values.append(2 * hits / (len(windows) + len(truth)))
+        for level, value in segment_f1(windows, truth, MULTI_THRESHOLDS).items():
+            scores[level].append(value)
         return set_iou(windows, truth), why
 
     def figures(ious: Sequence[float | None]) -> dict[str, float | None]:
