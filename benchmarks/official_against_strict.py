@@ -65,7 +65,7 @@ class Outcome:
 
 def main() -> None:
     """Compare all references under a folder, or the named ones."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("evaldata", type=Path, help="folder of benchmark folders with reference*.json")
     parser.add_argument("names", nargs="*", help="benchmarks; default: all")
     parser.add_argument(
@@ -81,7 +81,7 @@ def main() -> None:
             continue  # the reference of the extractors has texts, not answers to questions
         for study in studies(reference, options.evaldata):
             found.append(outcome(study))
-            print("\n".join([*rows_of(found[-1]), *told(found[-1])]), flush=True)
+            print("\n".join([row_of(found[-1]), *told(found[-1])]), flush=True)
     if not found:
         raise SystemExit(f"no reference*.json of a benchmark under {options.evaldata}")
     if options.record:
@@ -119,43 +119,47 @@ def outcome(study: Study) -> Outcome:
 # -- words -------------------------------------------------------------------------------------------------------------
 
 HEAD = [
-    "| benchmark, figure | strict, % (n of N) | script | script, % (n of N) | strict - script "
-    "| rows that differ (points) |",
-    "|---|---|---|---|---|---|",
+    "| benchmark, figure | strict, % | what each script says, % | without looking, strict, % |",
+    "|---|---|---|---|",
 ]
-MOST = 5
-"""Reasons that a line of the table names; all are printed."""
-
-
-def rows_of(one: Outcome) -> list[str]:
-    """Return a line per script; what is had without looking is behind the strict figure."""
-    study, total = one.study, len(one.study.rows)
-    unseen = ", ".join(f"{name} {percent:.1f}" for name, percent in one.trivial.items())
-    first = f"**{study.name}**, {study.title}"
-    strict = f"**{one.strict:.2f}** ({one.table.num_scored} of {total})" + (f"; {unseen}" if unseen else "")
-    found: list[str] = []
-    for line in one.lines:
-        percent = "-" if line.percent is None else f"{line.percent:.2f}" + ("*" if line.table.error else "")
-        differs = "-" if line.percent is None else f"{one.strict - line.percent:+.2f}"
-        why = reasons(one, line)[:MOST]
-        if line.table.error:
-            why.insert(0, f"ends with `{line.table.error}`")
-        found.append(
-            f"| {first} | {strict} | {line.script} | {percent} ({line.scored} of {total}) | {differs} "
-            f"| {'; '.join(why)} |"
-        )
-        first = strict = ""
-    return found
 
 
 def row_of(one: Outcome) -> str:
-    """Return the study as one row of the table, its scripts below each other in the cells."""
-    cells = [line[2:-2].split(" | ") for line in rows_of(one)]
-    first, strict = cells[0][:2]
-    scripts, percents, differs, why = zip(*(cell[2:] for cell in cells), strict=True)
-    named = [f"*{script}*: {words}" for script, words in zip(scripts, why, strict=True) if words.strip()]
-    below = ["<br>".join(column) for column in (scripts, percents, differs, named)]
-    return "| " + " | ".join([first, strict, *below]) + " |"
+    """Return the study as one row of the table."""
+    total = len(one.study.rows)
+    ours = f"**{one.strict:.2f}**" + _of(one.table.num_scored, total)
+    scripts = [
+        f"{line.script} " + ("-" if line.percent is None else f"{line.percent:.2f}")
+        + ("*" if line.table.error else "") + _of(line.scored, total)
+        for line in one.lines
+    ]  # fmt: skip
+    unseen = ", ".join(f"{name} {percent:.1f}" for name, percent in one.trivial.items())
+    return f"| **{one.study.name}**, {one.study.title} | {ours} | {' · '.join(scripts)} | {unseen} |"
+
+
+def _of(count: int, total: int) -> str:
+    return "" if count == total else f" ({count} of {total})"
+
+
+def told(one: Outcome) -> list[str]:
+    """Return why each script that is more than a point from the strict figure is: a line per script."""
+    found: list[str] = []
+    for line in one.lines:
+        why = reasons(one, line)
+        if line.table.error:
+            why.insert(0, f"ends with `{line.table.error}`")
+        if why and line.percent is not None:
+            found.append(f"- **{line.script}**, strict is {one.strict - line.percent:+.2f}: {'; '.join(why)}")
+    return found
+
+
+def folded(one: Outcome) -> str:
+    """Return the reasons of a study as a part of the page that opens on a click, or "" if there are none."""
+    lines = told(one)
+    if not lines:
+        return ""
+    title = f"<summary>{one.study.name}, {one.study.title}</summary>"
+    return "\n".join(["<details>", title, "", *lines, "", "</details>"])
 
 
 def reasons(one: Outcome, line: Line) -> list[str]:
@@ -171,19 +175,11 @@ def reasons(one: Outcome, line: Line) -> list[str]:
     ]
 
 
-def told(one: Outcome) -> list[str]:
-    """Return all reasons of all scripts."""
-    return [
-        f"  {line.script}: {len(why)} reasons: {'; '.join(why)}"
-        for line in one.lines
-        if len(why := reasons(one, line)) > MOST
-    ]
-
-
 def write(found: list[Outcome]) -> None:
     """Write the page, the plots and the record."""
     page = PAGE.read_text(encoding="utf-8")
     page = placed(page, "table", "\n".join([*HEAD, *map(row_of, found)]))
+    page = placed(page, "reasons", "\n\n".join(filter(None, map(folded, found))))
     (DOCS / "scoring").mkdir(exist_ok=True)
     plots = []
     for kind in ("times", "letters"):
