@@ -56,7 +56,7 @@ def test_probe_for_people(clip: GetClip, tmp_path: Path) -> None:
     odd = tmp_path / "[bold]x.mp4"
     odd.write_bytes(clip("uneven.mp4").path.read_bytes())
     text = call("probe", odd).stdout
-    assert "128 x 128" in text and "variable rate" in text and "[bold]x" in text.replace("\n", "")
+    assert "128 x 128" in text and "variable rate" in text and "[bold]x" in "".join(text.split())
 
 
 def test_frames_json_rows(clip: GetClip) -> None:

@@ -61,7 +61,7 @@ def _written(piece: str) -> str:
     if piece[0] == "\\":
         escapes = rf"(?:\\{{1,8}}(?i:u005c|x5c)|%5[cC]|&#(?i:92|x5c);){{{len(piece)}}}"
         return rf"(?:{escapes}|\\{{{len(piece)},{8 * len(piece)}}})"
-    ways = [rf"\\{{0,8}}{re.escape(piece)}"]  # \/ and \" are legal in JSON, and may be escaped once more
+    ways: list[str] = []
     units = json.dumps(piece)[1:-1] if ord(piece) > 0xFFFF else f"\\u{ord(piece):04x}"
     ways.append("".join(rf"\\{{1,8}}(?i:{unit})" for unit in units.split("\\")[1:]))
     if ord(piece) < 0x100:
@@ -69,6 +69,8 @@ def _written(piece: str) -> str:
     ways.append("".join(f"(?i:%{byte:02x})" for byte in piece.encode()))
     ways.append(f"&#(?i:0{{0,4}}{ord(piece)}|x0{{0,4}}{ord(piece):x});")
     ways += [re.escape(way) for way in (html.escape(piece), quote(piece, safe="")) if way != piece]
+    # \/ and \" are legal in JSON, and may be escaped once more. Last, or the "amp;" of "&amp;" would be left over.
+    ways.append(rf"\\{{0,8}}{re.escape(piece)}")
     return f"(?:{'|'.join(ways)})"
 
 
