@@ -126,3 +126,43 @@ def test_every_benchmark_is_there_and_says_what_it_is(name: str) -> None:
 def test_an_unknown_benchmark_names_those_that_are_known() -> None:
     with pytest.raises(ConfigError, match="charades_sta"):
         benchmark("charade")
+
+
+NO_ANNOTATIONS = {
+    "empty.json": "",
+    "blank.jsonl": "\n \n",
+    "list.json": "[]",
+    "records.json": '[{"a": 1}]',
+    "object.json": '{"a": {"b": 1}}',
+    "number.json": "3",
+    "deep.json": "[" * 100_000,
+    "header.csv": "video,frame_count,width,height,question,answer,qid,type,a0,a1,a2,a3,a4\n",
+    "binary.json": "\udcff\udcfe\x00",
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_annotations_that_hold_no_question_are_refused_and_never_scored(name: str, tmp_path: Path) -> None:
+    for file, text in NO_ANNOTATIONS.items():
+        path = tmp_path / file
+        path.write_bytes(text.encode("utf-8", "surrogateescape"))
+        with pytest.raises((RecordError, MissingError)) as caught:
+            benchmark(name).load(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_files_that_break_a_reader_are_refused_and_a_byte_order_mark_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    for text in ("[" * 100_000, '{"a":' * 100_000, '{"id": "a", "prediction": ' + "[" * 100_000, "9" * 5000):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(RecordError):
+            read_predictions(path, BENCH, ROWS)
+    for text in ('{"a": "1-2"}', '{"id": "a", "prediction": "1-2"}'):
+        path.write_text(text, encoding="utf-8-sig")
+        assert read_predictions(path, BENCH, ROWS).by_id == {"a": "1-2"}
+
+
+def test_a_number_too_large_for_a_float_is_no_time() -> None:
+    for huge in (10**400, -(10**400), float("nan"), float("inf")):
+        table = strict.grounding(ROWS[:1], {"a": [[1.0, huge]]})
+        assert (table.figures["mIoU"], table.failures) == (0.0, {"unparsed": 1})

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from timeloupe.errors import MissingError, RecordError, TimeloupeError, boundary
 from timeloupe.eval.files import grounding as grounding_files
+from timeloupe.eval.files.records import parse_json
 from timeloupe.eval.registry import MODULES, benchmark
 from timeloupe.eval.scoring import Row
 from timeloupe.trajectory import Example
@@ -176,7 +177,7 @@ def _records(path: Path) -> list[Any]:
     first = text.lstrip()[:1]
     if first == "[":
         try:
-            return json.loads(text)
+            return parse_json(text)
         except ValueError:
             return []
     return [_value(line) for line in text.split("\n") if line.strip()] if first == "{" else []
@@ -184,7 +185,7 @@ def _records(path: Path) -> list[Any]:
 
 def _value(line: str) -> Any:
     try:
-        return json.loads(line)
+        return parse_json(line)
     except ValueError:
         return line
 
@@ -202,7 +203,7 @@ def _looks_like_examples(path: Path) -> bool:
     with path.open("rb") as lines:
         first = next((line for line in lines if line.strip()), b"")
     try:
-        fields = json.loads(first)
+        fields = parse_json(first)
     except ValueError:
         return False
     return (

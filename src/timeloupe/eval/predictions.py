@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from timeloupe.errors import MissingError, RecordError, boundary
+from timeloupe.eval.files.records import parse_json
 from timeloupe.eval.scoring import Benchmark, Row
 from timeloupe.runs import TRAJECTORIES, open_run
 from timeloupe.trajectory import StopReason, Trajectory, read_trajectories
@@ -91,7 +92,7 @@ def _generic(path: Path) -> Loaded | None:
     if first is not None and _key(first, IDS) and _key(first, TEXTS[:1]):
         return _of_lines(path)
     try:
-        whole = json.loads(path.read_text(encoding="utf-8"))
+        whole = parse_json(path.read_text(encoding="utf-8-sig"))
     except (ValueError, UnicodeDecodeError):
         return None
     if not isinstance(whole, dict) or any(">>>" in key for key in whole):
@@ -145,10 +146,12 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield number and object of each line that is not blank."""
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
+            if number == 1:
+                line = line.removeprefix(BOM_UTF8)
             if not line.strip():
                 continue
             try:
-                found = json.loads(line)
+                found = parse_json(line)
             except (ValueError, UnicodeDecodeError) as error:
                 raise RecordError(f"{path}:{number} is not JSON: {error}") from error
             if not isinstance(found, dict):

@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from timeloupe.eval.detection import segment_f1
+from timeloupe.eval.files.windows import is_number
 from timeloupe.eval.metrics import accuracy, mean_tiou, recall_at
 from timeloupe.eval.scoring import Predictions, Row, Table, Window
 from timeloupe.grounding import merge_spans, set_iou
@@ -195,14 +196,10 @@ def _pairs_of_list(prediction: Any) -> list[Window]:
     """Windows of a list; reversed ones are turned round, as in texts."""
     if not isinstance(prediction, list | tuple) or not prediction:
         return []
-    items = [prediction] if _is_time(prediction[0]) else prediction
+    items = [prediction] if is_number(prediction[0]) else prediction
     pairs: list[Window] = []
     for item in items:
-        if not isinstance(item, list | tuple) or len(item) < 2 or not all(map(_is_time, item[:2])):
+        if not isinstance(item, list | tuple) or len(item) < 2 or not all(map(is_number, item[:2])):
             return []
         pairs.append((min(item[0], item[1]), max(item[0], item[1])))
     return pairs
-
-
-def _is_time(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -6,7 +6,6 @@ file, ``pred_saliency_scores`` as one score per clip), the list of windows alone
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -171,11 +170,7 @@ def _ranked(row: Row, given: Any) -> list[tuple[float, float, float]]:
             (strictly.read_windows([window], row)[0], window[2] if scored else -place)
             for place, window in enumerate(given)
         ]
-        return [
-            (*span[0], float(score))
-            for span, score in pieces
-            if span and is_number(score) and math.isfinite(score)
-        ]
+        return [(*span[0], float(score)) for span, score in pieces if span and is_number(score)]
     spans, _ = strictly.read_windows(given, row)
     return [(*span, -float(place)) for place, span in enumerate(spans)]
 

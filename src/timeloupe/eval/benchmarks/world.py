@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from timeloupe.errors import MissingError, RecordError
 from timeloupe.eval import strict
+from timeloupe.eval.files.records import parse_json
 from timeloupe.eval.scoring import Benchmark, Predictions, Row, Table
 from timeloupe.trajectory import read_examples
 
@@ -17,13 +17,13 @@ def load(path: Path) -> list[Row]:
 
     Raises:
         MissingError: There is no such file.
-        RecordError: A line is not a valid example.
+        RecordError: A line is not a valid example, or there is none.
     """
     file = path / "examples.jsonl" if path.is_dir() else path
     if not file.is_file():
         raise MissingError(f"no examples at {str(file)!r}, make some with `timeloupe world make FOLDER`")
     durations = _durations(file.parent / "truth.jsonl")
-    return [
+    rows = [
         Row(
             id=example.id, video=example.video, question=example.question, task=example.task,
             options=example.options, answer=example.answer,
@@ -33,6 +33,9 @@ def load(path: Path) -> list[Row]:
         )
         for example in read_examples(file)
     ]  # fmt: skip
+    if not rows:
+        raise RecordError(f"{file} holds no example")
+    return rows
 
 
 def score(rows: Sequence[Row], predictions: Predictions) -> Table:
@@ -61,7 +64,7 @@ def _durations(truth: Path) -> dict[str, float]:
     found: dict[str, float] = {}
     for number, line in enumerate(truth.read_text(encoding="utf-8").splitlines(), 1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             found[Path(row["video"]).name] = float(row["duration_seconds"])
         except (ValueError, KeyError, TypeError) as error:
             raise RecordError(f"{truth}:{number} is no line of a world's truth: {error!r}") from error

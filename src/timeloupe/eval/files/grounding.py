@@ -18,7 +18,6 @@ TaRO gives the same rows.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from timeloupe.errors import MissingError, RecordError
-from timeloupe.eval.files.records import Record, existing, read_records, records_of
+from timeloupe.eval.files.records import Record, existing, parse_json, read_records, records_of
 from timeloupe.eval.files.windows import finite, is_number, windows
 from timeloupe.eval.scoring import Row, Window
 from timeloupe.eval.scripts.grounding import part_of
@@ -85,7 +84,7 @@ def whole_json(path: Path) -> Any:
         RecordError: It begins like a JSON list and is none, or is no UTF-8.
     """
     try:
-        return json.loads(_text(path))
+        return parse_json(_text(path))
     except ValueError as error:
         if _first_letter(path) == "[":
             raise RecordError(f"{path} is not JSON: {error}") from None
@@ -271,7 +270,7 @@ def _number(where: str, name: str, text: str) -> float:
 def _json(text: str) -> Any:
     """A key's window as a value; tuples as Python prints them are lists; what cannot be read stays a text."""
     try:
-        return json.loads(text.replace("(", "[").replace(")", "]"))
+        return parse_json(text.replace("(", "[").replace(")", "]"))
     except ValueError:
         return text
 

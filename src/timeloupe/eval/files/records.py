@@ -109,6 +109,18 @@ def existing(path: Path, what: str) -> Path:
     return path
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Return what a JSON text says.
+
+    Raises:
+        ValueError: It is not JSON, or nested deeper than Python reads.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
 def read_json(path: Path) -> Any:
     """Return what a JSON file holds. Commas before a closing bracket are no JSON: they are read with a warning.
 
@@ -117,11 +129,11 @@ def read_json(path: Path) -> Any:
     """
     text = _text(path)
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError as error:
         mended = _STRING_OR_COMMA.sub(lambda found: found.group() if found.group()[0] == '"' else "", text)
         try:
-            value = json.loads(mended)
+            value = parse_json(mended)
         except ValueError:
             raise RecordError(f"{path} is not JSON: {error}") from None
         count = len(text) - len(mended)
@@ -137,7 +149,7 @@ def read_records(path: Path) -> list[Record]:
     """Return the records of a JSON list, or of JSONL lines, whichever the file holds.
 
     Raises:
-        RecordError: It is neither, or an entry is no object.
+        RecordError: It is neither, an entry is no object, or there is no record.
     """
     text = _text(path)
     if text.lstrip()[:1] == "[":
@@ -147,34 +159,36 @@ def read_records(path: Path) -> list[Record]:
         if not line.strip():
             continue
         try:
-            fields = json.loads(line)
+            fields = parse_json(line)
         except ValueError as error:
             raise RecordError(f"{path}:{number} is not JSON: {error}") from None
         if not isinstance(fields, dict):
             raise RecordError(f"{path}:{number} is no JSON object: {fields!r:.80}")
         found.append(Record(f"{path}:{number}", fields))
-    return found
+    return _some(found, str(path))
 
 
 def records_of(values: Any, where: str) -> list[Record]:
     """Return the records of a list of objects.
 
     Raises:
-        RecordError: It is no list, or an entry is no object.
+        RecordError: It is no list, an entry is no object, or there is none.
     """
     if not isinstance(values, list):
         raise RecordError(f"{where} holds no list of records but {values!r:.80}")
     for number, value in enumerate(values, 1):
         if not isinstance(value, dict):
             raise RecordError(f"{where}, record {number} is no JSON object: {value!r:.80}")
-    return [Record(f"{where}, record {number}", value) for number, value in enumerate(values, 1)]
+    return _some(
+        [Record(f"{where}, record {number}", value) for number, value in enumerate(values, 1)], where
+    )
 
 
 def read_csv(path: Path) -> list[Record]:
     """Return the records of a CSV file with a header.
 
     Raises:
-        RecordError: A line has fewer or more cells than the header.
+        RecordError: A line has fewer or more cells than the header, or there is no line but that.
     """
     lines = csv.DictReader(_text(path).splitlines(keepends=True))
     found: list[Record] = []
@@ -182,7 +196,7 @@ def read_csv(path: Path) -> list[Record]:
         if None in line or None in line.values():
             raise RecordError(f"{path}:{lines.line_num} does not have the cells of the header: {line!r:.120}")
         found.append(Record(f"{path}:{lines.line_num}", dict(line)))
-    return found
+    return _some(found, f"{path}, read as CSV with a header,")
 
 
 def split_options(question: str) -> tuple[str, tuple[str, ...]]:
@@ -282,6 +296,13 @@ def letter_of(options: Sequence[str], answer: str) -> str:
     """Return the letter of the LAST option that is the answer, as the scripts do; the text itself if none is."""
     found = [at for at, option in enumerate(options) if option == answer]
     return LETTERS[found[-1]] if found and found[-1] < len(LETTERS) else answer
+
+
+def _some(found: list[Record], where: str) -> list[Record]:
+    """Return the records; without any there is nothing to score, which must not pass as a score of nothing."""
+    if not found:
+        raise RecordError(f"{where} holds no record")
+    return found
 
 
 def _row_of_letters(marks: Iterator[re.Match[str]]) -> list[re.Match[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,8 @@ from timeloupe.eval.scoring import Window
 
 def is_number(value: Any) -> bool:
     """Return whether a value is a finite number and no bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # An int may be too large for `math.isfinite`; a comparison is exact, and false for NaN.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def windows(record: Record, name: str) -> tuple[Window, ...]:
