@@ -117,3 +117,20 @@ def test_whatever_a_prediction_is_the_figures_are_shares(prediction: Any) -> Non
     table = strict_table([row("a")], {"a": prediction}, record)
     for value in table.figures.values():
         assert value is None or 0 <= value <= 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["B, 10 to 20 s", "B [10, 20]", "B\n[10.0, 20.0]", "[10, 20] B", "<answer>B 10-20</answer>", "10 to 20: B",
+     "B (10s - 20s)", "B; 00:10-00:20", "B - 10 to 20", "B from 10 to 20 seconds."],
+)  # fmt: skip
+def test_a_letter_beside_times_is_both(text: str) -> None:
+    table = strict_table([row("a")], {"a": text}, record)
+    assert (table.figures["accuracy"], table.figures["mIoU"], table.failures) == (1.0, pytest.approx(1.0), {})
+
+
+@pytest.mark.parametrize(
+    "text", ["a 10 to 20", "B C 10 to 20", "Bob 10 to 20", "10 to 20", "Z 10 to 20", "9" * 10**6]
+)
+def test_what_is_no_lone_letter_beside_times_stays_unread(text: str) -> None:
+    assert strict_table([row("a")], {"a": text}, record).figures["accuracy"] == 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from timeloupe.eval import strict
 from timeloupe.eval.baselines import baselines
+from timeloupe.eval.qa_grounding import Halves, strict_table
 from timeloupe.eval.scoring import Row, Window, example_of
 
 
@@ -146,6 +148,24 @@ def test_trivial_rules_are_scored_like_any_prediction() -> None:
     assert whole.figures["mIoU"] == pytest.approx(0.6)
     assert middle.figures["mIoU"] == pytest.approx(0.6)
     assert "whole video" not in baselines([when(duration=None)])
+
+
+def test_trivial_rules_answer_both_halves_where_a_benchmark_asks_for_both() -> None:
+    truth, length = ((40.0, 60.0),), 100.0
+    rows = [replace(which(id), windows=truth, duration_seconds=length) for id in "ab"]
+    assert set(baselines(rows)) == {"random", "constant letter"}
+    guesses = baselines(rows, joint=True)
+    tables = {
+        name: strict_table(rows, some, lambda text: Halves(text, text)).figures
+        for name, some in guesses.items()
+    }
+    assert set(tables) == {"whole video", "middle", "random", "constant letter"}
+    assert (tables["middle"]["accuracy"], tables["middle"]["mIoU"]) == (1.0, pytest.approx(1.0))
+    assert tables["middle"]["Acc@GQA"] == 1.0
+    assert (tables["whole video"]["mIoU"], tables["whole video"]["Acc@GQA"]) == (pytest.approx(0.2), 0.0)
+    assert (tables["constant letter"]["accuracy"], tables["constant letter"]["mIoU"]) == (1.0, None)
+    assert guesses["random"] == baselines(rows, joint=True)["random"]
+    assert baselines([which("a")], joint=True)["constant letter"] == {"a": "B"}
 
 
 def test_a_row_becomes_a_question_without_its_unusable_labels() -> None:

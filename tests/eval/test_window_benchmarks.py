@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from timeloupe.cli.main import main
 from timeloupe.errors import ConfigError, MissingError, RecordError
+from timeloupe.eval.baselines import baselines
 from timeloupe.eval.benchmarks import cgbench, nextgqa, qvhighlights, rextime
+from timeloupe.eval.registry import MODULES, benchmark
 from timeloupe.eval.scoring import Benchmark, Row
 from timeloupe.eval.scripts import cgbench as cgbench_scripts
 from timeloupe.eval.scripts import videomind as videomind_script
@@ -383,6 +385,33 @@ def test_figures_of_nextgqa(grounded: Path) -> None:
         "Why": 100.0, "Bef&Aft": 100.0, "When": 100.0, "Acc_C": 100.0, "Acc_T": 100.0, "Acc": 100.0,
         "Video": 2, "Questions": 3,
     }  # fmt: skip
+
+
+def test_nextgqa_shares_are_told_by_the_whole_file(grounded: Path) -> None:
+    rows = nextgqa.load(grounded)
+    why = "span read as share of the video"
+    shares = [
+        {"11_0": [0.1, 0.2], "11_1": [[0.25, 0.5]]},
+        {"11_0": {"span": [0.1, 0.2], "answer": 0, "prediction": 0}, "11_1": [[0.25, 0.5]]},
+        {"11_0": [0.1, 0.2], "11_1": [0.25, 0.5], "22_5": ["a", "b"]},
+    ]
+    for predictions in shares:
+        table = nextgqa.strict(rows, predictions)
+        assert table.failures[why] == 2
+        assert (
+            table.figures["mIoU"] == nextgqa.strict(rows, {"11_0": [4, 8], "11_1": [10, 20]}).figures["mIoU"]
+        )
+    for other in ([12, 15], [0.5, 1.5], [[1.5, 0.2]]):
+        assert why not in nextgqa.strict(rows, {"11_0": [0.2, 0.9], "11_1": other}).failures
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if benchmark(name).joint])
+def test_what_asks_for_both_halves_takes_both(name: str) -> None:
+    row = Row("a", "v", "Which, and when?", "multiple_choice", options=("w", "x"), answer="B", windows=((2.0, 4.0),),
+              duration_seconds=10.0, groups={"task": "gvq", "source": "s"}, raw={"duration": 10.0})  # fmt: skip
+    figures = benchmark(name).strict([row], baselines([row], joint=True)["whole video"]).figures
+    start = "gvq " if name == "etbench" else ""
+    assert (figures[f"{start}accuracy"], figures[f"{start}mIoU"]) == (1.0, pytest.approx(0.2))
 
 
 def test_faults_of_nextgqa(grounded: Path) -> None:

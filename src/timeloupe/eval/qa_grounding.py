@@ -8,6 +8,7 @@ answered time that is true, so that a tiny window inside the truth has IoP 1.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,18 @@ from typing import Any
 
 from timeloupe.eval.metrics import accuracy, mean_tiou, recall_at
 from timeloupe.eval.scoring import Predictions, Row, Table, Window
-from timeloupe.eval.strict import THRESHOLDS, cut, read_letter, read_windows
+from timeloupe.eval.strict import THRESHOLDS, answer_part, cut, read_letter, read_windows
 from timeloupe.grounding import Span, merge_spans, overlap_seconds, set_iou, union_seconds
+from timeloupe.prompt.option import MAX_CHARACTERS
 
 GQA_THRESHOLD = 0.5
 """IoP that Acc@GQA asks for: Xiao et al. 2024 (NExT-GQA), section 5."""
+
+
+_TIME = re.compile(r"\d[\d:.]*")
+_BETWEEN_TIMES = re.compile(
+    r"\b(?:from|between|to|and|until|at|s|secs?|seconds?)\b|[\[\](),.;:\u2013\u2014-]", re.I
+)
 
 
 @dataclass(frozen=True)
@@ -70,15 +78,19 @@ def strict_table(
 
     ``accuracy`` of the letters; ``mIoU``, ``R@m``, ``mIoP``, ``IoP@0.5`` of the windows; ``Acc@IoU m`` and ``Acc@GQA``
     of both. Figures of a half that no prediction has are ``None``; else a missing half is wrong. A row's value is 1 or
-    0 for its letter, or its IoU where no prediction has letters.
+    0 for its letter, or its IoU where no prediction has letters. A lone capital beside times is a letter.
 
     Args:
         rows: The questions.
-        predictions: By row id.
-        halves_of: A prediction that is not ``None`` -> its halves.
+        predictions: By row id, ``Halves`` or anything else.
+        halves_of: Anything else that is not ``None`` -> its halves.
         levels: IoU that ``R@m`` and ``Acc@IoU m`` ask for.
     """
-    halves = {id: halves_of(prediction) for id, prediction in predictions.items() if prediction is not None}
+    halves = {
+        id: prediction if isinstance(prediction, Halves) else halves_of(prediction)
+        for id, prediction in predictions.items()
+        if prediction is not None
+    }
     given = [halves[row.id] for row in rows if row.id in halves]
     has_letters = not given or any(half.letter is not None for half in given)
     has_windows = not given or any(half.windows is not None for half in given)
@@ -98,11 +110,12 @@ def strict_table(
         for name, why in (("letter", why_letter), ("windows", why_windows)):
             if why and (half is not None or why == "label_unusable"):
                 failures[f"{name} {why}"] += 1
+    # Those that papers lead with come first: a line of a terminal holds no more.
     figures = {"accuracy": accuracy(rights), "mIoU": mean_tiou(ious)}
-    figures |= {f"R@{level}": recall_at(ious, level) for level in levels}
-    figures |= {"mIoP": mean_tiou(iops), f"IoP@{GQA_THRESHOLD}": recall_at(iops, GQA_THRESHOLD)}
+    figures |= {"Acc@GQA": accuracy_where(rights, iops, GQA_THRESHOLD), "mIoP": mean_tiou(iops)}
     figures |= {f"Acc@IoU {level}": accuracy_where(rights, ious, level) for level in levels}
-    figures["Acc@GQA"] = accuracy_where(rights, iops, GQA_THRESHOLD)
+    figures |= {f"R@{level}": recall_at(ious, level) for level in levels}
+    figures[f"IoP@{GQA_THRESHOLD}"] = recall_at(iops, GQA_THRESHOLD)
     leading = rights if has_letters else ious
     values = {row.id: value for row, value in zip(rows, leading, strict=True) if value is not None}
     scored = sum(value is not None for value in leading)
@@ -123,7 +136,18 @@ def _right(row: Row, half: Halves) -> tuple[float | None, str]:
     if row.answer not in letters:
         return None, "label_unusable"
     letter, why = read_letter(half.letter, row)
+    if why == "unparsed" and isinstance(half.letter, str):
+        letter, why = read_letter(_without_times(half.letter), row)
     return float(letter == row.answer), why
+
+
+def _without_times(text: str) -> str:
+    """Return the capital that is left of an answer such as ``B, 3 to 9 s`` or ``[3, 9] B``; "" if more is left."""
+    answer = answer_part(text)
+    if len(answer) > MAX_CHARACTERS:
+        return ""
+    rest = _BETWEEN_TIMES.sub(" ", _TIME.sub(" ", answer)).strip()
+    return rest if re.fullmatch("[A-Z]", rest) else ""
 
 
 def _overlaps(row: Row, half: Halves) -> tuple[float | None, float | None, str]:

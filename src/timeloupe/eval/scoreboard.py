@@ -75,7 +75,7 @@ def score(
         tables.append(table)
         values = [table.values.get(row.id) for row in rows]
         interval = bootstrap_interval(values, [row.video for row in rows], seed=seed)
-        for name, guesses in baselines(rows, seed).items():
+        for name, guesses in baselines(rows, seed, joint=benchmark.joint).items():
             some = [row for row in rows if row.id in guesses]
             trivial[name] = benchmark.strict(some, guesses)
     return Scoreboard(

@@ -89,6 +89,7 @@ class Benchmark:
         strict: Scores as a user means it (``timeloupe.eval.strict``).
         read_predictions: Path of a prediction file in an official script's layout -> predictions, or ``None`` where
             the generic layouts (run folder, our jsonl, ``{id: text}``) are all there is.
+        joint: Rows with options and windows ask for both, and ``strict`` takes ``qa_grounding.Halves``.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Benchmark:
     official: Mapping[str, Scorer]
     strict: Scorer
     read_predictions: Callable[[Path, Sequence[Row]], Predictions] | None = None
+    joint: bool = False
 
 
 def example_of(row: Row) -> Example:

@@ -61,7 +61,7 @@ def read_windows(prediction: Any, row: Row) -> tuple[tuple[Window, ...], str]:
     """
     if prediction is None:
         return (), "missing"
-    pairs = _pairs_of_text(prediction) if isinstance(prediction, str) else _pairs_of_list(prediction)
+    pairs = _pairs_of_text(prediction) if isinstance(prediction, str) else windows_of_list(prediction)
     if not pairs:
         return (), "unparsed"
     windows = cut(pairs, row.duration_seconds)
@@ -182,18 +182,8 @@ def graded(
     return Table("strict", figures(values), "fraction", scored, len(rows), dict(failures), by_id)
 
 
-def _pairs_of_text(text: str) -> list[Window]:
-    answer = answer_part(text)
-    if len(answer) <= MAX_CHARACTERS:  # a longer one is refused anyway
-        answer = _NEGATIVE.sub(r"\g<before>0", answer)
-    found = parse_segments(answer, "tolerant")
-    if isinstance(found, Problem):
-        return []
-    return [(segment.start_seconds, segment.end_seconds) for segment in found]
-
-
-def _pairs_of_list(prediction: Any) -> list[Window]:
-    """Windows of a list; reversed ones are turned round, as in texts."""
+def windows_of_list(prediction: Any) -> list[Window]:
+    """Return the windows of a list of [start, end] or of one alone, reversed ones turned round; else none."""
     if not isinstance(prediction, list | tuple) or not prediction:
         return []
     items = [prediction] if is_number(prediction[0]) else prediction
@@ -203,3 +193,13 @@ def _pairs_of_list(prediction: Any) -> list[Window]:
             return []
         pairs.append((min(item[0], item[1]), max(item[0], item[1])))
     return pairs
+
+
+def _pairs_of_text(text: str) -> list[Window]:
+    answer = answer_part(text)
+    if len(answer) <= MAX_CHARACTERS:  # a longer one is refused anyway
+        answer = _NEGATIVE.sub(r"\g<before>0", answer)
+    found = parse_segments(answer, "tolerant")
+    if isinstance(found, Problem):
+        return []
+    return [(segment.start_seconds, segment.end_seconds) for segment in found]

@@ -213,4 +213,5 @@ BENCHMARK = Benchmark(
     },
     strict=strict,
     read_predictions=read_predictions,
+    joint=True,
 )

@@ -299,4 +299,5 @@ BENCHMARK = Benchmark(
     official={"etbench": official},
     strict=score,
     read_predictions=read_predictions,
+    joint=True,
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from timeloupe.eval.files.windows import finite, is_number, windows
 from timeloupe.eval.qa_grounding import Halves, strict_table
 from timeloupe.eval.scoring import Benchmark, Predictions, Row, Table, Window
 from timeloupe.eval.scripts.errors import OfficialError
+from timeloupe.eval.strict import windows_of_list
 
 FILES = "gsub_val.json or gsub_test.json of doc-doc/NExT-GQA with its csv beside it, or a folder of these two"
 NAMES = {"CW": "Why", "CH": "How", "TN": "Bef&Aft", "TC": "When", "DC": "Cnt", "DL": "Loc", "DO": "Other"}
@@ -266,23 +268,24 @@ def eval_next(rows: Sequence[Row], predictions: Predictions) -> Table:
 def strict(rows: Sequence[Row], predictions: Predictions) -> Table:
     """Return the figures of ``qa_grounding.strict_table`` against the annotation's own answers.
 
-    Spans that all lie within [0, 1] are shares of the video, as files for ``eval_ground_gs`` have them; how many were
-    read so is among the failures under ``span read as share of the video``.
+    Where all spans of the file that are numbers lie within [0, 1], they are shares of the video, as files for
+    ``eval_ground_gs`` have them; how many were read so is among the failures under ``span read as share of the video``.
+    One time above 1 makes seconds of all of them. Times in texts are seconds.
     """
-    spans = [_halves(prediction).windows for prediction in predictions.values()]
-    pairs = [span for span in spans if isinstance(span, list | tuple) and all(map(is_number, span))]
-    if not pairs or not all(0 <= time <= 1 for span in pairs for time in span):
-        return strict_table(rows, predictions, _halves)
-    scaled: dict[str, Any] = dict(predictions)
+    halves = {id: _halves(prediction) for id, prediction in predictions.items() if prediction is not None}
+    spans = {id: found for id, half in halves.items() if (found := windows_of_list(half.windows))}
+    if not spans or not all(0 <= time <= 1 for found in spans.values() for span in found for time in span):
+        return strict_table(rows, halves, _halves)
+    scaled = dict(halves)
     for row in rows:
-        halves = _halves(predictions.get(row.id))
-        if isinstance(halves.windows, list | tuple) and row.duration_seconds is not None:
-            span = [time * row.duration_seconds for time in halves.windows]
-            scaled[row.id] = Halves(halves.letter, span)
+        length = float(row.raw["duration"])
+        if row.id in spans:
+            windows = [[start * length, end * length] for start, end in spans[row.id]]
+            scaled[row.id] = replace(halves[row.id], windows=windows)
     table = strict_table(rows, scaled, _halves)
     return Table(
         table.mode, table.figures, table.unit, table.num_scored, table.num_total,
-        {**table.failures, "span read as share of the video": len(pairs)}, table.values,
+        {**table.failures, "span read as share of the video": len(spans)}, table.values,
     )  # fmt: skip
 
 
@@ -308,4 +311,5 @@ BENCHMARK = Benchmark(
     official={"eval_ground": eval_ground, "eval_ground_gs": eval_ground_gs, "eval_next": eval_next},
     strict=strict,
     read_predictions=read_predictions,
+    joint=True,
 )

@@ -183,4 +183,5 @@ BENCHMARK = Benchmark(
     official={"rextime": official},
     strict=strict,
     read_predictions=read_predictions,
+    joint=True,
 )
