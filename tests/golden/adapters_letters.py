@@ -76,7 +76,8 @@ def _videomme(reference: dict[str, Any], folder: Path) -> Iterator[Check]:
         },
     )
     readers = {"official": read_videomme, "videotemp": videotemp_videomme, "lmms_head": mcq_extract}
-    for item in reference.get("per_item_extraction_first_200", []):
+    items = [item for name, some in reference.items() if name.startswith("per_item") for item in some]
+    for item in items:
         got = {name: read(item["response"]) for name, read in readers.items()}
         expected = {name: value for name, value in item.items() if name not in ("question_id", "response")}
         yield compare(f"item {item['question_id']}", got, expected)

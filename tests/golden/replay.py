@@ -45,14 +45,26 @@ def collect(table: str) -> dict[Any, Any]:
 
 
 def replay(path: Path) -> Iterator[Check]:
-    """Yield the checks of one vector file."""
+    """Yield the checks of one vector file; one that cannot be read, or holds no vector, is a failed check."""
     known = adapters()
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        yield Check(str(path), f"cannot be read: {error}")
+        return
+    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not numbered:
+        yield Check(str(path), "holds no vector")
+    for number, line in numbered:
+        try:
+            row = json.loads(line)
+            key = (str(row["source"]).split("@")[0], row["function"])
+            _ = row["inputs"], row["expected"]
+        except (ValueError, KeyError, TypeError) as error:
+            yield Check(f"{path}:{number}", f"is no vector: {error!r}")
             continue
-        row = json.loads(line)
         id = str(row.get("id", f"line {number}"))
-        adapter = known.get((str(row["source"]).split("@")[0], row["function"]))
+        adapter = known.get(key)
         if adapter is None:
             yield Check(id, f"no function of ours answers for {row['function']!r} of {row['source']!r}")
             continue

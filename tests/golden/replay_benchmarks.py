@@ -33,12 +33,20 @@ def name_of(reference: dict[str, Any]) -> str:
 
 
 def replay(folder: Path) -> Iterator[Check]:
-    """Yield the checks of every reference under ``folder``."""
+    """Yield the checks of every reference under ``folder``; that there is none is a failed check."""
     known = adapters()
-    for path in sorted(folder.rglob("*.json")):
-        if not path.name.startswith("reference"):
+    paths = [path for path in sorted(folder.rglob("*.json")) if path.name.startswith("reference")]
+    if not paths:
+        yield Check(str(folder), "holds no reference*.json")
+    for path in paths:
+        try:
+            reference = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            yield Check(str(path.relative_to(folder)), f"cannot be read: {error}")
             continue
-        reference = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(reference, dict):
+            yield Check(str(path.relative_to(folder)), f"is no object: {reference!r:.80}")
+            continue
         name = name_of(reference)
         adapter = known.get(name)
         if adapter is None:
@@ -51,6 +59,7 @@ def replay(folder: Path) -> Iterator[Check]:
                 yield Check(f"{name}: {check.id}", check.why)
         except Exception as error:  # the other benchmarks are still replayed
             yield Check(name, f"our code raised {type(error).__name__} after {number} checks: {error}")
+            continue
         if not number:
             yield Check(name, "nothing was checked")
 
