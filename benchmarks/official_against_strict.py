@@ -23,6 +23,7 @@ from scoring_plot import plot
 from scoring_reasons import JUDGES, Reason, explain, headline, mean, row_values
 from scoring_studies import TIMES, Study, studies
 
+from timeloupe.eval.baselines import baselines
 from timeloupe.eval.predictions import Loaded
 from timeloupe.eval.scoreboard import official_table, score
 from timeloupe.eval.scoring import Table
@@ -105,9 +106,11 @@ def outcome(study: Study) -> Outcome:
             percent = 100 * mean(values, study.mean_of, by_id)
         reasons = explain(study, script, values, ours) if values and ours else None
         lines.append(Line(script, table, percent, len(values) if values else table.num_scored, reasons))
-    trivial = dict(board.trivial)
-    if study.trivial is not None:
-        trivial = {name: study.benchmark.strict(study.rows, given) for name, given in study.trivial.items()}
+    guesses = baselines(study.rows) if study.trivial is None else study.trivial
+    trivial = {
+        name: study.benchmark.strict([row for row in study.rows if row.id in given], given)
+        for name, given in guesses.items()
+    }
     unseen = {name: headline(table, study.strict) for name, table in trivial.items()}
     whole = headline(strict, study.strict)
     assert whole is not None, f"{study.name} has no {study.strict.names}"

@@ -166,3 +166,9 @@ def test_a_number_too_large_for_a_float_is_no_time() -> None:
     for huge in (10**400, -(10**400), float("nan"), float("inf")):
         table = strict.grounding(ROWS[:1], {"a": [[1.0, huge]]})
         assert (table.figures["mIoU"], table.failures) == (0.0, {"unparsed": 1})
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_folder_that_is_no_run_is_refused_with_what_is_taken(name: str, tmp_path: Path) -> None:
+    with pytest.raises((RecordError, MissingError), match="every benchmark takes a run folder"):
+        read_predictions(tmp_path, benchmark(name), ROWS)

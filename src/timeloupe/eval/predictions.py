@@ -76,9 +76,10 @@ def _read(path: Path, benchmark: Benchmark, rows: Sequence[Row]) -> Loaded:
     if benchmark.read_predictions is not None:
         try:
             found = benchmark.read_predictions(path, rows)
-        except RecordError as error:
-            raise RecordError(
-                f"{error} (read as a file of the scripts of {benchmark.name}; {KNOWN})"
+        except (MissingError, RecordError) as error:
+            # A folder that is no run is handed on too, and "no file at" it would say nothing of runs.
+            raise type(error)(
+                f"{error} (read as what the scripts of {benchmark.name} take; {KNOWN})"
             ) from error
         return Loaded(dict(found), f"layout of the scripts of {benchmark.name}")
     raise RecordError(f"{str(path)!r} is in no layout that is known for {benchmark.name}; {KNOWN}")
