@@ -130,8 +130,19 @@ def show(board: Scoreboard, all_figures: bool) -> None:
         line = f"  {name:<15}  {_words(table, False)}  [{_counted(table, [])}]"
         console.print(Text(printable(line), style="dim"), soft_wrap=True)
     if board.interval is not None:
-        words = f"strict, mean over rows with a 95 % interval by video: {board.interval}"
+        words = f"strict, {_mean_of(board)} with a 95 % interval by video: {board.interval}"
         console.print(Text(words), soft_wrap=True)
+
+
+def _mean_of(board: Scoreboard) -> str:
+    """The name of the figure that the interval is of."""
+    figures = board.tables[-1].figures
+    mean = None if board.interval is None else board.interval.mean
+    same = (
+        name for name, value in figures.items()
+        if mean is not None and isinstance(value, float) and math.isclose(value, mean, abs_tol=1e-9)
+    )  # fmt: skip
+    return next(same, "mean over all rows")
 
 
 def _words(table: Table, all_figures: bool) -> str:
