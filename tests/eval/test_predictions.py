@@ -15,6 +15,7 @@ from timeloupe.eval.registry import MODULES, benchmark
 from timeloupe.eval.scoreboard import score
 from timeloupe.eval.scoring import Benchmark, Predictions, Row, Table
 from timeloupe.eval.scripts.errors import OfficialError
+from timeloupe.eval.scripts.sources import SOURCES
 from timeloupe.runs import create_run
 from timeloupe.trajectory import Answer, Example, Generation, Problem, StopReason, Trajectory, Turn, to_line
 
@@ -120,6 +121,7 @@ def test_every_benchmark_is_there_and_says_what_it_is(name: str) -> None:
     found = benchmark(name)
     assert found.name == name
     assert found.title and found.split and found.files
+    assert found.official.keys() <= SOURCES.keys()
     assert benchmark(name.replace("_", "-").upper()) is found
 
 

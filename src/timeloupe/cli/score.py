@@ -80,8 +80,11 @@ def facts(board: Scoreboard) -> dict[str, Any]:
 
 
 def _table_facts(table: Table) -> dict[str, Any]:
+    from timeloupe.eval.scripts.sources import source_of
+
     return {
         "mode": table.mode,
+        "source": source_of(table.mode) or None,
         "unit": table.unit,
         "figures": {str(name): _finite(value) for name, value in table.figures.items()},
         "scored": table.num_scored,
@@ -105,6 +108,7 @@ def show(board: Scoreboard, all_figures: bool) -> None:
     from rich.text import Text
 
     from timeloupe.cli.show import printable
+    from timeloupe.eval.scripts.sources import source_of
 
     console = Console(highlight=False)
     title = f"{board.benchmark.title}, {board.benchmark.split}: {board.num_rows} questions"
@@ -120,9 +124,8 @@ def show(board: Scoreboard, all_figures: bool) -> None:
         console.print(Text(words, style="yellow"), soft_wrap=True)
     width = max(len(table.mode) for table in board.tables) if board.tables else 0
     for table in board.tables:
-        line = (
-            f"{table.mode:<{width}}  {_words(table, all_figures)}  [{_counted(table, board.warnings(table))}]"
-        )
+        counted = _counted(table, board.warnings(table))
+        line = f"{table.mode:<{width}}  {_words(table, all_figures)}  [{counted}]  {source_of(table.mode)}"
         console.print(Text(printable(line), style="red" if table.error else ""), soft_wrap=True)
     if board.trivial:
         console.print(Text("without looking, strict:", style="dim"))
