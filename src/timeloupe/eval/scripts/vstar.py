@@ -47,10 +47,6 @@ CHAINS = ("", "_2")
 APS = {"AP1@0.1:0.9": "", "AP2@0.1:0.9": "_2"}
 
 DIGITS = 4
-LEADING = (
-    "mAM", "mLGM", "Accuracy", "Mean IoU", "Mean IoU (chain 2)", "Mean mIoU", "Mean mIoU (chain 2)",
-    "VQA & Temp & Spat",
-)  # fmt: skip
 
 Script = Literal["vstar", "openo3"]
 Item = Mapping[str, Any]
