@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +25,9 @@ from timeloupe.prompt.protocol import PROTOCOLS
 from timeloupe.reward.base import Context
 from timeloupe.reward.compose import load_reward
 from timeloupe.train.batch import Sample, make_samples, token_episode
-from timeloupe.train.grpo import roll_out, score_all, train_grpo, update
+from timeloupe.train.grpo import members, roll_out, score_all, train_grpo, update
 from timeloupe.train.grpo_recipe import GrpoRecipe
+from timeloupe.train.parallel import Parallel
 from timeloupe.trajectory import Problem, StopReason, Trajectory, read_examples
 from timeloupe.video.cache import FrameCache
 
@@ -58,7 +62,13 @@ def played(world: Path) -> tuple[LoadedModel, list[Trajectory], FrameCache]:
     settings = make_settings(details["episode"], {"temperature": 2.0})
     examples = list(read_examples(world / "examples.jsonl"))
     found = roll_out(
-        chosen, examples, 0, LocalPolicy(loaded), PROTOCOLS[details["protocol"]], settings, cache
+        chosen,
+        members(chosen, examples, 0),
+        0,
+        LocalPolicy(loaded),
+        PROTOCOLS[details["protocol"]],
+        settings,
+        cache,
     )
     return loaded, score_all(found, load_reward("videotemp_paper"), Context()), cache
 
@@ -108,7 +118,7 @@ def after_update(world: Path, samples: list[Sample], **changes: Any) -> tuple[di
     loaded = load_model(SMALL_CHECKPOINT, device="cpu")
     chosen = recipe(world, **changes)
     optimizers = [torch.optim.SGD(loaded.model.parameters(), lr=0.1)]
-    figures = update(samples, loaded, None, optimizers, chosen)
+    figures = update(samples, loaded, None, optimizers, chosen, Parallel())
     return figures, torch.cat([weight.detach().flatten() for weight in loaded.model.parameters()])
 
 
@@ -188,3 +198,34 @@ def test_the_command_trains_and_its_model_answers(world: Path, tmp_path: Path, c
     assert load_model(tmp_path / "run" / "model", device="cpu").layout.details["protocol"]
     assert main(["train", "grpo", str(path), "--set", "group=1", "--dry-run"]) == 2
     assert "greater than or equal to 2" in capsys.readouterr().err
+
+
+def test_two_processes_train_as_one(world: Path, tmp_path: Path) -> None:
+    text = (
+        f"steps = 2\nprompts = 3\ngroup = 4\nlr = 1e-3\n[episode]\ntemperature = 2.0\n[model]\n"
+        f'checkpoint = "{SMALL_CHECKPOINT}"\ndevice = "cpu"\n[data]\nexamples = ["{world}/examples.jsonl"]\n'
+        "[loss]\nkl_weight = 0.04\n"
+    )
+    path = tmp_path / "recipe.toml"
+    path.write_text(text, encoding="utf-8")
+    assert main(["train", "grpo", str(path), "--out", str(tmp_path / "one")]) == 0
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "timeloupe"]
+    two = tmp_path / "two"
+    done = subprocess.run(
+        [sys.executable, *words, "train", "grpo", str(path), "--out", str(two)],
+        env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    for mine, theirs in zip(lines(tmp_path / "one"), lines(two), strict=True):
+        for name, value in mine.items():
+            if "seconds" not in name and "frames" not in name:
+                assert theirs[name] == pytest.approx(value, abs=2e-4), name
+    ones, twos = (load_file(folder / "model" / "model.safetensors") for folder in (tmp_path / "one", two))
+    assert max(float((ones[name] - twos[name]).abs().max()) for name in ones) < 1e-4
+    assert len((two / "trajectories.jsonl").read_text().splitlines()) == 2 * 3 * 4
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    """The steps of a run."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

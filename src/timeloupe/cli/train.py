@@ -77,6 +77,7 @@ def grpo(
     """Train a model by reinforcement learning on its own multi-turn episodes; the finished model is in OUT/model.
 
     Every step is a line of OUT/metrics.jsonl; the episodes are in OUT/trajectories.jsonl (`timeloupe view OUT`).
+    Several processes: `torchrun --nproc-per-node 8 -m timeloupe train grpo RECIPE` shares each batch among them.
     """
     with _needs_torch():
         from timeloupe.train.grpo import train_grpo

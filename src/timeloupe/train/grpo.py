@@ -35,6 +35,7 @@ from timeloupe.train.checkpoint import Progress, load_checkpoint, read_progress,
 from timeloupe.train.grpo_log import StepLog, step_figures
 from timeloupe.train.grpo_recipe import GrpoRecipe, WorldData
 from timeloupe.train.optimizer import build_optimizers, schedule, set_learning_rate
+from timeloupe.train.parallel import Parallel
 from timeloupe.train.policy_loss import LossSettings, policy_loss
 from timeloupe.train.sft import export
 from timeloupe.trajectory import Example, Task, Trajectory, read_examples
@@ -66,14 +67,16 @@ def train_grpo(
             that the reward can score.
     """
     folder = Path(folder)
-    progress = _open_run(recipe, folder, resume)
+    parallel = Parallel(recipe.model.device)
+    progress = parallel.from_main(lambda: _open_run(recipe, folder, resume))
     loaded = load_model(str(recipe.model.checkpoint), device=recipe.model.device, dtype=recipe.model.dtype)
     reference = _reference(recipe, loaded)
     protocol, settings = _speech(recipe, loaded)
     reward = load_reward(recipe.reward)
-    (folder / "recipe.json").write_text(_recipe_text(recipe), encoding="utf-8")
-    write_json(folder / "environment.json", snapshot_environment())
-    examples = _examples(recipe, reward, folder)
+    if parallel.is_main:
+        (folder / "recipe.json").write_text(_recipe_text(recipe), encoding="utf-8")
+        write_json(folder / "environment.json", snapshot_environment())
+    examples = parallel.from_main(lambda: _examples(recipe, reward, folder))
     _freeze(loaded, recipe)
     optimizers = build_optimizers(loaded.model, recipe.optimizer, recipe.lr, recipe.weight_decay)
     if progress:
@@ -81,11 +84,12 @@ def train_grpo(
     torch.manual_seed(recipe.seed)
     policy = LocalPolicy(loaded)
     cache = FrameCache(CACHE_BYTES)
-    log = StepLog(folder, progress, on_log)
+    log = StepLog(folder, progress, on_log) if parallel.is_main else None
     for step in range(progress, recipe.steps):
         set_learning_rate(optimizers, schedule(step, recipe.steps, warmup=recipe.warmup, decay=recipe.decay))
         began = time.perf_counter()
-        trajectories = roll_out(recipe, examples, step, policy, protocol, settings, cache)
+        mine = parallel.share(members(recipe, examples, step), lambda member: member[0].id)
+        trajectories = roll_out(recipe, mine, step, policy, protocol, settings, cache)
         trajectories = score_all(trajectories, reward, Context(progress=step / recipe.steps))
         rolled = time.perf_counter()
         rewards = [one.score.parts.get("reward") for one in trajectories]
@@ -93,42 +97,57 @@ def train_grpo(
             trajectories, rewards, loaded, cache,
             learn=recipe.learn, scale=recipe.scale, epsilon=recipe.epsilon,
         )  # fmt: skip
-        updates = [update(samples, loaded, reference, optimizers, recipe) for _ in range(recipe.updates)]
-        figures = step_figures(trajectories, samples, updates)
-        figures |= {"rollout_seconds": rolled - began, "update_seconds": time.perf_counter() - rolled}
-        log(step, figures, trajectories if recipe.keep_rollouts else ())
-        if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
-            save_checkpoint(folder, loaded, optimizers, Progress(0, step + 1))
+        updates = [
+            update(samples, loaded, reference, optimizers, recipe, parallel) for _ in range(recipe.updates)
+        ]
+        everything = parallel.gather(trajectories)
+        lengths = parallel.gather([one.num_tokens for one in samples])
+        if log is not None:
+            figures = step_figures(everything, lengths, updates)
+            seconds = {"rollout_seconds": rolled - began, "update_seconds": time.perf_counter() - rolled}
+            log(step, figures | seconds, everything if recipe.keep_rollouts else ())
+            if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
+                save_checkpoint(folder, loaded, optimizers, Progress(0, step + 1))
     loaded.model.eval()
-    return export(loaded, folder / "model")
+    return parallel.from_main(lambda: export(loaded, folder / "model"))
+
+
+Member = tuple[Example, int]
+"""An example to be played, and which roll-out of it this is."""
+
+
+def members(recipe: GrpoRecipe, examples: Sequence[Example], step: int) -> list[Member]:
+    """Return what is played in one step, the members of a group side by side.
+
+    Epoch after epoch in a fresh order: prompt number n of the run is example n mod N of epoch n div N. A batch may hold
+    an example twice, at the end of an epoch: its roll-outs are then one larger group.
+    """
+    found: list[Member] = []
+    counts: dict[str, int] = {}
+    for number in range(step * recipe.prompts, (step + 1) * recipe.prompts):
+        epoch, place = divmod(number, len(examples))
+        order = generator("grpo-epoch", recipe.seed, epoch).permutation(len(examples))
+        example = examples[int(order[place])]
+        first = counts.get(example.id, 0)
+        found += [(example, first + index) for index in range(recipe.group)]
+        counts[example.id] = first + recipe.group
+    return found
 
 
 def roll_out(
     recipe: GrpoRecipe,
-    examples: Sequence[Example],
+    chosen: Sequence[Member],
     step: int,
     policy: LocalPolicy,
     protocol: Protocol,
     settings: EpisodeSettings,
     cache: FrameCache,
 ) -> list[Trajectory]:
-    """Return the roll-outs of one step, the members of a group side by side.
-
-    Epoch after epoch in a fresh order: prompt number n of the run is example n mod N of epoch n div N.
-    """
-    chosen: list[Example] = []
-    for number in range(step * recipe.prompts, (step + 1) * recipe.prompts):
-        epoch, place = divmod(number, len(examples))
-        order = generator("grpo-epoch", recipe.seed, epoch).permutation(len(examples))
-        chosen.append(examples[int(order[place])])
-    members = [example for example in chosen for _ in range(recipe.group)]
-    # A batch may hold an example twice, at the end of an epoch: its roll-outs are then one larger group.
-    indices = [
-        sum(other.id == example.id for other in members[:place]) for place, example in enumerate(members)
-    ]
+    """Return the roll-outs of some members of one step, in order."""
     policy.loaded.model.eval()
     seed = derive_seed(recipe.seed, "grpo-step", 0, step)
-    return play(members, policy, protocol, settings, seed=seed, rollout_index=indices, cache=cache)
+    examples, indices = [example for example, _ in chosen], [index for _, index in chosen]
+    return play(examples, policy, protocol, settings, seed=seed, rollout_index=indices, cache=cache)
 
 
 def score_all(trajectories: Sequence[Trajectory], reward: Reward, context: Context) -> list[Trajectory]:
@@ -142,19 +161,23 @@ def update(
     reference: PreTrainedModel | None,
     optimizers: Sequence[torch.optim.Optimizer],
     recipe: GrpoRecipe,
+    parallel: Parallel,
 ) -> dict[str, float]:
     """Take one optimizer step on a batch and return its figures; without anything to learn the weights stay.
 
-    Gradients of micro batches add up to those of the batch: denominators are of the whole.
+    ``samples`` are this process's. Gradients of micro batches and processes add up to those of the batch: denominators
+    are of the whole.
     """
     settings = LossSettings(**recipe.loss.model_dump())
-    num_tokens, num_sequences = sum(one.num_tokens for one in samples), len(samples)
     # A group whose members did equally well pulls nowhere; with a KL term it still pulls to the reference.
     useful = [one for one in samples if settings.kl_weight or one.advantage]
-    if not useful or not num_tokens:
+    counts = [sum(one.num_tokens for one in samples), len(samples), sum(one.num_tokens for one in useful)]
+    num_tokens, num_sequences, num_useful = (int(count) for count in parallel.sum(counts))
+    if not num_useful:
         return {}
     loaded.model.train()
-    sums: dict[str, float] = {}
+    names = ("loss", "kl", "clip_share", "ratio")
+    sums = [0.0] * len(names)
     for part in micro_batches(useful, recipe.micro_batch):
         batch = expand([one.episode for one in part], loaded.layout).to(loaded.device)
         log_probs_BT = _log_probs(loaded.model, batch)
@@ -168,16 +191,15 @@ def update(
             num_tokens=num_tokens, num_sequences=num_sequences,
         )  # fmt: skip
         found.total.backward()
-        share = float(batch.loss_mask_BT.sum()) / sum(one.num_tokens for one in useful)
-        values = {"kl": found.kl, "clip_share": found.clip_share, "ratio": found.ratio_mean}
-        for name, value in values.items():
-            sums[name] = sums.get(name, 0.0) + share * value
-        sums["loss"] = sums.get("loss", 0.0) + found.total.item()
+        share = float(batch.loss_mask_BT.sum()) / num_useful
+        values = (found.total.item(), share * found.kl, share * found.clip_share, share * found.ratio_mean)
+        sums = [total + value for total, value in zip(sums, values, strict=True)]
+    parallel.sum_gradients(loaded.model)
     norm = torch.nn.utils.clip_grad_norm_(loaded.model.parameters(), recipe.clip_norm)
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return sums | {"norm": norm.item()}
+    return dict(zip(names, parallel.sum(sums), strict=True)) | {"norm": norm.item()}
 
 
 def _log_probs(model: PreTrainedModel, batch: Any) -> torch.Tensor:

@@ -10,16 +10,20 @@ from typing import Any
 
 from timeloupe.grounding import set_iou
 from timeloupe.runs import TRAJECTORIES
-from timeloupe.train.batch import Sample
 from timeloupe.trajectory import Segment, StopReason, Trajectory, to_line
 
 METRICS = "metrics.jsonl"
 
 
 def step_figures(
-    trajectories: Sequence[Trajectory], samples: Sequence[Sample], updates: Sequence[dict[str, float]]
+    trajectories: Sequence[Trajectory], lengths: Sequence[int], updates: Sequence[dict[str, float]]
 ) -> dict[str, Any]:
     """Return the figures of one step.
+
+    Args:
+        trajectories: All roll-outs.
+        lengths: Learnt tokens of each that was scored.
+        updates: Figures of each pass.
 
     Returns:
         ``reward`` and ``reward/PART`` (means over scored roll-outs), ``scored`` of ``rollouts``, ``looks`` (share of
@@ -29,7 +33,7 @@ def step_figures(
         whose rewards are all equal), ``frames_decoded``, ``frames_cached``, and the updates' means.
     """
     count = max(len(trajectories), 1)
-    figures: dict[str, Any] = {"rollouts": len(trajectories), "scored": len(samples)}
+    figures: dict[str, Any] = {"rollouts": len(trajectories), "scored": len(lengths)}
     parts: dict[str, list[float]] = {}
     for one in trajectories:
         for name, value in one.score.parts.items():
@@ -43,7 +47,7 @@ def step_figures(
     figures |= _quality(trajectories)
     stops = Counter(one.stop for one in trajectories)
     figures |= {f"stop/{reason.value}": stops[reason] / count for reason in StopReason if stops[reason]}
-    figures["tokens"] = sum(one.num_tokens for one in samples) / max(len(samples), 1)
+    figures["tokens"] = sum(lengths) / max(len(lengths), 1)
     figures["flat_groups"] = _flat(trajectories)
     figures["frames_decoded"] = sum(one.frames_decoded for one in trajectories)
     figures["frames_cached"] = sum(one.frames_cached for one in trajectories)

@@ -1,0 +1,89 @@
+"""Several processes that train one model: each plays and learns its share of a batch, and gradients are summed.
+
+Started by ``torchrun`` or ``accelerate launch``; on its own a process is all there is and everything here does nothing.
+Whole groups stay in one process, seeds belong to the roll-outs, and a loss's denominators are of the whole batch, so
+the sum of all processes' gradients is the gradient of one process up to rounding.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed
+
+Item = TypeVar("Item")
+
+
+class Parallel:
+    """This process among the others.
+
+    Args:
+        device: Where the model lies; ``None`` = on a GPU if there is one. Each process takes one of its own.
+
+    Attributes:
+        rank: Its number, from 0.
+        size: How many there are.
+    """
+
+    def __init__(self, device: str | None = None) -> None:
+        self.rank, self.size = 0, 1
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            from accelerate import PartialState
+
+            # Not told so, accelerate takes every process of a machine without GPUs for the only one.
+            state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
+            self.rank, self.size = state.process_index, state.num_processes
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the run's files."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[Item], group_of: Callable[[Item], Hashable]) -> list[Item]:
+        """Return the items of this process: whole groups, dealt out in the order in which they first come."""
+        numbers: dict[Hashable, int] = {}
+        for item in items:
+            numbers.setdefault(group_of(item), len(numbers))
+        return [item for item in items if numbers[group_of(item)] % self.size == self.rank]
+
+    def from_main(self, make: Callable[[], Item]) -> Item:
+        """Return in every process what ``make`` gives in the main one; raise everywhere what it raises there."""
+        if self.size == 1:
+            return make()
+        box: list[Any] = [None, None]
+        if self.is_main:
+            try:
+                box[0] = make()
+            except Exception as error:  # it is raised below, in all processes
+                box[1] = error
+        distributed.broadcast_object_list(box, src=0)
+        if box[1] is not None:
+            raise box[1]
+        return box[0]
+
+    def gather(self, items: Sequence[Item]) -> list[Item]:
+        """Return the items of all processes, process after process."""
+        if self.size == 1:
+            return list(items)
+        boxes: list[Any] = [None] * self.size
+        distributed.all_gather_object(boxes, list(items))
+        return [item for box in boxes for item in box]
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Return the sums over processes; as many values in each."""
+        if self.size == 1:
+            return list(values)
+        return [float(sum(column)) for column in zip(*self.gather([tuple(values)]), strict=True)]
+
+    def sum_gradients(self, model: torch.nn.Module) -> None:
+        """Replace every trainable parameter's gradient by its sum over processes; none counts as 0."""
+        if self.size == 1:
+            return
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                distributed.all_reduce(parameter.grad)
