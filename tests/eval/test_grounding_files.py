@@ -69,7 +69,7 @@ def write(folder: Path, value: Any, name: str = "file.txt") -> Path:
 
 @pytest.mark.parametrize("layout", sorted(ANNOTATIONS))
 def test_every_layout_is_told_by_its_content(tmp_path: Path, layout: str) -> None:
-    (one,) = charades_sta.load(write(tmp_path, ANNOTATIONS[layout]))
+    (one,) = charades_sta.BENCHMARK.load(write(tmp_path, ANNOTATIONS[layout]))
     assert one.windows == ((2.5, 9.0),)
     assert Path(one.video).stem == "V" and one.task == "grounding"
     assert one.duration_seconds in (31.0, None)
@@ -78,8 +78,10 @@ def test_every_layout_is_told_by_its_content(tmp_path: Path, layout: str) -> Non
 
 def test_a_clip_is_where_the_times_count_from(tmp_path: Path) -> None:
     whole, part = MOMENT, MOMENT | {"qid": "test1", "video_start": 50.0, "video_end": 81.0}
-    of_taro = tvgbench.load(write(tmp_path, [whole | {"video_start": None, "video_end": None}, part]))
-    of_time_r1 = tvgbench.load(write(tmp_path, [TIME_R1, TIME_R1 | {"start": 50.0, "end": 81.0}]))
+    of_taro = tvgbench.BENCHMARK.load(
+        write(tmp_path, [whole | {"video_start": None, "video_end": None}, part])
+    )
+    of_time_r1 = tvgbench.BENCHMARK.load(write(tmp_path, [TIME_R1, TIME_R1 | {"start": 50.0, "end": 81.0}]))
     for rows in (of_taro, of_time_r1):
         assert [row.clip for row in rows] == [None, (50.0, 81.0)]
         assert [row.windows for row in rows] == [((2.5, 9.0),)] * 2
@@ -89,7 +91,7 @@ def test_a_clip_is_where_the_times_count_from(tmp_path: Path) -> None:
 
 def test_labels_stay_as_they_are(tmp_path: Path) -> None:
     odd = [[5, 5], [9, 2], [20, 99]]
-    (row,) = museg_grounding.load(write(tmp_path, [MUSEG | {"groundtruth": odd}]))
+    (row,) = museg_grounding.BENCHMARK.load(write(tmp_path, [MUSEG | {"groundtruth": odd}]))
     assert row.windows == ((5.0, 5.0), (9.0, 2.0), (20.0, 99.0))
     assert row.task == "multi_segment"
 
@@ -119,20 +121,20 @@ def test_labels_stay_as_they_are(tmp_path: Path) -> None:
 def test_a_bad_file_is_refused_by_line_and_field(tmp_path: Path, value: Any, words: list[str]) -> None:
     path = write(tmp_path, value)
     with pytest.raises(RecordError) as caught:
-        charades_sta.load(path)
+        charades_sta.BENCHMARK.load(path)
     for word in [str(path), *words]:
         assert word in str(caught.value)
 
 
 def test_what_is_not_there_or_no_text(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="charades_sta_test"):
-        charades_sta.load(tmp_path / "nothing")
+        charades_sta.BENCHMARK.load(tmp_path / "nothing")
     with pytest.raises(MissingError, match="folder"):
-        charades_sta.load(tmp_path)
+        charades_sta.BENCHMARK.load(tmp_path)
     path = tmp_path / "file"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RecordError, match="UTF-8"):
-        charades_sta.load(path)
+        charades_sta.BENCHMARK.load(path)
 
 
 # -- predictions -------------------------------------------------------------------------------------------------------
@@ -220,7 +222,7 @@ def test_videotemp_records_are_annotation_and_predictions_at_once(tmp_path: Path
         VIDEOTEMP | {"question": f"q{at}", "duration": 100.0 * 4**at, "response": f"{at} - 9"}
         for at in range(4)
     ]
-    rows = videotemp_bench_grounding.load(write(tmp_path, lines))
+    rows = videotemp_bench_grounding.BENCHMARK.load(write(tmp_path, lines))
     assert [row.groups["duration"] for row in rows] == ["<3min", "3-10min", ">20min", ">20min"]
     predictions = read_predictions(write(tmp_path, lines[::-1]), rows)
     assert predictions == {"0": "0 - 9", "1": "1 - 9", "2": "2 - 9", "3": "3 - 9"}

@@ -412,7 +412,7 @@ def museg_form(reference: dict[str, Any], folder: Path) -> Iterator[Check]:
         "eval tvg (first segment vs first GT)": tensors.museg_tvg,
     }
     for data, block in reference["datasets"].items():
-        rows = museg_grounding.load(folder / block["annotation"]["file"])
+        rows = museg_grounding.BENCHMARK.load(folder / block["annotation"]["file"])
         texts = {rows[entry["index"]].id: entry["text"] for entry in block["predictions"]}
         yield compare(f"{data}: n", len(texts), block["n"])
         for name, expected in block["official"].items():
@@ -444,7 +444,7 @@ def videotemp_form(reference: dict[str, Any], folder: Path) -> Iterator[Check]:
         {name: value for name, value in one.items() if name != "id"} for one in reference["grounding_records"]
     ]
     with _written(records, lines=True) as path:
-        rows = videotemp_bench_grounding.load(path)
+        rows = videotemp_bench_grounding.BENCHMARK.load(path)
         texts = read_predictions(path, rows)
     judged = [scripts.judge_videotemp(texts[row.id], row.windows) for row in rows]
     for name, expected in reference["official"].items():

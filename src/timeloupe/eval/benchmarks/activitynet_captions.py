@@ -5,26 +5,14 @@ Of the 15,933 rows of TaRO's file 115 end past the video, and 10,589 queries hav
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from timeloupe.eval import strict
-from timeloupe.eval.files.grounding import load_rows
+from timeloupe.eval.files.grounding import loader
 from timeloupe.eval.files.grounding_predictions import read_predictions
-from timeloupe.eval.scoring import Benchmark, Row
+from timeloupe.eval.scoring import Benchmark
 from timeloupe.eval.scripts import grounding as grounding_scripts
 from timeloupe.eval.scripts import grounding_tensors
 
 FILES = "activitynet_val_1.jsonl (TaRO), or val_1.json or val_2.json as first released"
-
-
-def load(path: Path) -> list[Row]:
-    """Return the rows of an annotation file of any layout of ``files.grounding``.
-
-    Raises:
-        MissingError: There is no such file.
-        RecordError: A record is not valid; the message names line and field.
-    """
-    return load_rows(path, FILES)
 
 
 BENCHMARK = Benchmark(
@@ -32,7 +20,7 @@ BENCHMARK = Benchmark(
     title="ActivityNet Captions",
     split="val_1",
     files=FILES,
-    load=load,
+    load=loader(FILES),
     official=grounding_scripts.OF_TEXTS | grounding_tensors.OF_TEXTS,
     strict=strict.grounding,
     read_predictions=read_predictions,

@@ -6,12 +6,10 @@ a comma; MUSEG's, TimeSuite's and the first release agree with each other. Say w
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from timeloupe.eval import strict
-from timeloupe.eval.files.grounding import load_rows
+from timeloupe.eval.files.grounding import loader
 from timeloupe.eval.files.grounding_predictions import read_predictions
-from timeloupe.eval.scoring import Benchmark, Row
+from timeloupe.eval.scoring import Benchmark
 from timeloupe.eval.scripts import grounding as grounding_scripts
 from timeloupe.eval.scripts import grounding_tensors
 
@@ -19,22 +17,12 @@ FILES = "charades_sta_test.jsonl (TaRO) or .txt (first release), charades_sta.js
 FILES += "test.caption_coco_format.json (TimeSuite)"
 
 
-def load(path: Path) -> list[Row]:
-    """Return the rows of an annotation file of any layout of ``files.grounding``.
-
-    Raises:
-        MissingError: There is no such file.
-        RecordError: A record is not valid; the message names line and field.
-    """
-    return load_rows(path, FILES)
-
-
 BENCHMARK = Benchmark(
     name="charades_sta",
     title="Charades-STA",
     split="test",
     files=FILES,
-    load=load,
+    load=loader(FILES),
     official=grounding_scripts.OF_TEXTS | grounding_tensors.OF_TEXTS,
     strict=strict.grounding,
     read_predictions=read_predictions,

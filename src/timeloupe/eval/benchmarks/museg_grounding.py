@@ -5,25 +5,13 @@ The files have no durations, so windows of the strict mode are not cut at the vi
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from timeloupe.eval import strict
-from timeloupe.eval.files.grounding import load_rows
+from timeloupe.eval.files.grounding import loader
 from timeloupe.eval.files.grounding_predictions import read_predictions
-from timeloupe.eval.scoring import Benchmark, Row
+from timeloupe.eval.scoring import Benchmark
 from timeloupe.eval.scripts.grounding_tensors import museg_tal, museg_tvg
 
 FILES = "thumos14.json or thumos15.json of THUNLP-MT/MUSEG"
-
-
-def load(path: Path) -> list[Row]:
-    """Return the rows of an annotation file of any layout of ``files.grounding``.
-
-    Raises:
-        MissingError: There is no such file.
-        RecordError: A record is not valid; the message names line and field.
-    """
-    return load_rows(path, FILES, "multi_segment")
 
 
 BENCHMARK = Benchmark(
@@ -31,7 +19,7 @@ BENCHMARK = Benchmark(
     title="THUMOS14/15 (MUSEG)",
     split="validation",
     files=FILES,
-    load=load,
+    load=loader(FILES, "multi_segment"),
     official={"museg-tal": museg_tal, "museg": museg_tvg},
     strict=strict.multi_segment,
     read_predictions=read_predictions,

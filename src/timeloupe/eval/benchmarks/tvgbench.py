@@ -6,26 +6,14 @@ video file. Faults of the labels: 11 windows have no length and 27 end past the 
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from timeloupe.eval import strict
-from timeloupe.eval.files.grounding import load_rows
+from timeloupe.eval.files.grounding import loader
 from timeloupe.eval.files.grounding_predictions import read_predictions
-from timeloupe.eval.scoring import Benchmark, Row
+from timeloupe.eval.scoring import Benchmark
 from timeloupe.eval.scripts import grounding as grounding_scripts
 from timeloupe.eval.scripts import grounding_tensors
 
 FILES = "tvgbench.json (Time-R1) or tvgbench.jsonl (TaRO)"
-
-
-def load(path: Path) -> list[Row]:
-    """Return the rows of an annotation file of any layout of ``files.grounding``.
-
-    Raises:
-        MissingError: There is no such file.
-        RecordError: A record is not valid; the message names line and field.
-    """
-    return load_rows(path, FILES)
 
 
 BENCHMARK = Benchmark(
@@ -33,7 +21,7 @@ BENCHMARK = Benchmark(
     title="TVGBench",
     split="test",
     files=FILES,
-    load=load,
+    load=loader(FILES),
     official=grounding_scripts.OF_TEXTS | grounding_tensors.OF_TEXTS,
     strict=strict.grounding,
     read_predictions=read_predictions,

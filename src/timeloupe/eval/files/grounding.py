@@ -18,6 +18,7 @@ TaRO gives the same rows.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -57,6 +58,11 @@ def load_rows(path: Path, what: str, task: Task = "grounding") -> list[Row]:
     if not rows:
         raise RecordError(f"{path} holds no rows")
     return rows
+
+
+def loader(what: str, task: Task = "grounding") -> Callable[[Path], list[Row]]:
+    """Return the ``load`` of a benchmark whose files are in these layouts; see ``load_rows``."""
+    return functools.partial(load_rows, what=what, task=task)
 
 
 def annotation_records(path: Path) -> list[Record]:
