@@ -187,7 +187,7 @@ def main() -> None:
         record(
             "rl_world", title="Reinforcement learning after noisy supervision, in the world",
             command="python benchmarks/rl_world.py WORK --record", seeds=arguments.seeds,
-            n=40, figures=table, plots=["rl_world.png"],
+            n=80, figures=table, plots=["rl_world.png"],
             notes=["Mean over seeds [lowest, highest]; a seed draws the noisy rows, the roll-outs and the order."],
         )  # fmt: skip
 
