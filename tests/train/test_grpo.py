@@ -25,9 +25,10 @@ from timeloupe.prompt.protocol import PROTOCOLS
 from timeloupe.reward.base import Context
 from timeloupe.reward.compose import load_reward
 from timeloupe.train.batch import Sample, make_samples, token_episode
-from timeloupe.train.grpo import members, roll_out, score_all, train_grpo, update
+from timeloupe.train.grpo import members, roll_out, score_all, train_grpo
 from timeloupe.train.grpo_recipe import GrpoRecipe
 from timeloupe.train.parallel import Parallel
+from timeloupe.train.update import update
 from timeloupe.trajectory import Problem, StopReason, Trajectory, read_examples
 from timeloupe.video.cache import FrameCache
 

@@ -22,22 +22,20 @@ from transformers import PreTrainedModel
 from timeloupe.environment.rollout import derive_seed, play
 from timeloupe.environment.settings import EpisodeSettings, make_settings
 from timeloupe.errors import ConfigError, MissingError, boundary
-from timeloupe.model.expand import expand
-from timeloupe.model.forward import hidden_states, target_logprobs
 from timeloupe.model.load import LoadedModel, load_model
 from timeloupe.policy.local import LocalPolicy
 from timeloupe.prompt.protocol import PROTOCOLS, Protocol
 from timeloupe.reward.base import Context
 from timeloupe.reward.compose import Reward, load_reward
 from timeloupe.runs import snapshot_environment, write_json
-from timeloupe.train.batch import Sample, make_samples, micro_batches
+from timeloupe.train.batch import make_samples
 from timeloupe.train.checkpoint import Progress, load_checkpoint, read_progress, save_checkpoint
 from timeloupe.train.grpo_log import StepLog, step_figures
 from timeloupe.train.grpo_recipe import GrpoRecipe, WorldData
 from timeloupe.train.optimizer import build_optimizers, schedule, set_learning_rate
 from timeloupe.train.parallel import Parallel
-from timeloupe.train.policy_loss import LossSettings, policy_loss
 from timeloupe.train.sft import export
+from timeloupe.train.update import update
 from timeloupe.trajectory import Example, Task, Trajectory, read_examples
 from timeloupe.video.cache import FrameCache
 from timeloupe.world.encode import make_videos, write_world
@@ -153,59 +151,6 @@ def roll_out(
 def score_all(trajectories: Sequence[Trajectory], reward: Reward, context: Context) -> list[Trajectory]:
     """Return the roll-outs with their scores."""
     return [one.model_copy(update={"score": reward.score(one, context)}) for one in trajectories]
-
-
-def update(
-    samples: Sequence[Sample],
-    loaded: LoadedModel,
-    reference: PreTrainedModel | None,
-    optimizers: Sequence[torch.optim.Optimizer],
-    recipe: GrpoRecipe,
-    parallel: Parallel,
-) -> dict[str, float]:
-    """Take one optimizer step on a batch and return its figures; without anything to learn the weights stay.
-
-    ``samples`` are this process's. Gradients of micro batches and processes add up to those of the batch: denominators
-    are of the whole.
-    """
-    settings = LossSettings(**recipe.loss.model_dump())
-    # A group whose members did equally well pulls nowhere; with a KL term it still pulls to the reference.
-    useful = [one for one in samples if settings.kl_weight or one.advantage]
-    counts = [sum(one.num_tokens for one in samples), len(samples), sum(one.num_tokens for one in useful)]
-    num_tokens, num_sequences, num_useful = (int(count) for count in parallel.sum(counts))
-    if not num_useful:
-        return {}
-    loaded.model.train()
-    names = ("loss", "kl", "clip_share", "ratio")
-    sums = [0.0] * len(names)
-    for part in micro_batches(useful, recipe.micro_batch):
-        batch = expand([one.episode for one in part], loaded.layout).to(loaded.device)
-        log_probs_BT = _log_probs(loaded.model, batch)
-        with torch.no_grad():
-            reference_BT = None if reference is None else _log_probs(reference, batch)
-        found = policy_loss(
-            log_probs_BT, batch.logprobs_BT,
-            torch.tensor([one.advantage for one in part], device=loaded.device, dtype=torch.float32),
-            batch.loss_mask_BT, settings, reference_log_probs_BT=reference_BT,
-            off_policy_B=torch.tensor([one.off_policy for one in part], device=loaded.device),
-            num_tokens=num_tokens, num_sequences=num_sequences,
-        )  # fmt: skip
-        found.total.backward()
-        share = float(batch.loss_mask_BT.sum()) / num_useful
-        values = (found.total.item(), share * found.kl, share * found.clip_share, share * found.ratio_mean)
-        sums = [total + value for total, value in zip(sums, values, strict=True)]
-    parallel.sum_gradients(loaded.model)
-    norm = torch.nn.utils.clip_grad_norm_(loaded.model.parameters(), recipe.clip_norm)
-    for optimizer in optimizers:
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    return dict(zip(names, parallel.sum(sums), strict=True)) | {"norm": norm.item()}
-
-
-def _log_probs(model: PreTrainedModel, batch: Any) -> torch.Tensor:
-    with torch.autocast(batch.input_ids_BT.device.type, torch.bfloat16, enabled=batch.input_ids_BT.is_cuda):
-        hidden_BTH = hidden_states(model, batch)
-    return target_logprobs(model, batch, hidden_BTH=hidden_BTH)
 
 
 def _reference(recipe: GrpoRecipe, loaded: LoadedModel) -> PreTrainedModel | None:
