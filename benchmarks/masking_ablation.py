@@ -67,8 +67,10 @@ def train(recipe: dict[str, Any], folder: Path) -> Path:
     return folder / "model"
 
 
-def evaluate(model: Path, world: Path, temperature: float, seed: int) -> dict[str, Any]:
-    """Return the figures of one model at one temperature."""
+def evaluate(
+    model: Path, world: Path, temperature: float, seed: int, *, figures: tuple[str, ...] = FIGURES
+) -> dict[str, Any]:
+    """Return the named figures of one model at one temperature; ``looks`` is the share of episodes with a crop."""
     import torch
     from agentic_vs_single_pass import BINS_MINUTES
 
@@ -106,7 +108,8 @@ def evaluate(model: Path, world: Path, temperature: float, seed: int) -> dict[st
     table["no_answer"] = sum(one.stop is not StopReason.ANSWERED for one in section.trajectories) / len(
         examples
     )
-    return {name: table[name] for name in FIGURES} | {"n": len(examples)}
+    table["looks"] = sum(bool(one.crops) for one in section.trajectories) / len(examples)
+    return {name: table[name] for name in figures} | {"n": len(examples)}
 
 
 def one(work: Path, seed: int, job: str) -> None:

@@ -43,7 +43,7 @@ def commit() -> str:
 
 def record(
     id: str, *, title: str, command: str, seeds: list[int], n: int, figures: dict[str, Any], notes: list[str],
-    plots: list[str] | None = None,
+    plots: list[str] | None = None, more: dict[str, Any] | None = None,
 ) -> None:  # fmt: skip
     """Add or replace the entry ``id`` and write both files.
 
@@ -56,12 +56,13 @@ def record(
         figures: Row name to column name to a number, ``None`` or ``{"mean", "low", "high"}``.
         notes: Sentences below the table.
         plots: Picture files beside results.md.
+        more: Further keys of the entry, for programs that read results.json.
     """
     entries = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
     entry = {
         "id": id, "title": title, "command": command, "commit": commit(), "date": date.today().isoformat(),
         "seeds": seeds, "hardware": hardware(), "n": n, "figures": figures, "notes": notes, "plots": plots or [],
-    }  # fmt: skip
+    } | (more or {})  # fmt: skip
     entries = [old for old in entries if old["id"] != id] + [entry]
     RESULTS.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
     RESULTS.with_suffix(".md").write_text(page(entries), encoding="utf-8")

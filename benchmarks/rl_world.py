@@ -1,19 +1,23 @@
-"""Reinforcement learning after supervised training on noisy groundings, in the world: gains, and what rewards spoil.
+"""Reinforcement learning in the world after noisy and after reluctant supervision: gains, and what rewards do.
 
-    python benchmarks/rl_world.py WORK [--seeds 0 1 2] [--variants paper no_iou ...] [--jobs 2] [--record]
+    python benchmarks/rl_world.py WORK [--seeds 0 1 2] [--bases noisy] [--variants paper ...] [--jobs 2] [--record]
 
 The design, fixed before any figure was scored:
 
-1. Per seed: the embedded model is fine-tuned for 100 steps on rows of which 60 % have a wrong first call, all turns
-   trained (``masking_ablation.py``): it plays the loop, but its first look is often wrong.
-2. From there, 60 steps of GRPO on 40 training videos of 3 to 40 minutes: 9 questions x 8 roll-outs a step, KL 0.01.
-   The variants differ in the reward alone:
+1. Two bases per seed, both fine-tuned from the embedded model, all turns trained:
+   - ``noisy``: 100 steps on rows of which 60 % have a wrong first call (``masking_ablation.py``): it plays the loop,
+     but its first look is often wrong;
+   - ``reluctant``: 60 steps on recorded episodes of which 85 % answer after the skim although a look was offered: it
+     can look and seldom does. Here a reward can be had without looking, which is where the penalty is said to matter.
+2. From each, GRPO on 40 training videos of 3 to 40 minutes: 9 questions x 8 roll-outs a step, KL 0.01; 60 steps from
+   the noisy base, 40 from the reluctant one. The variants differ in the reward, the last in the data:
    - ``paper``: accuracy, penalty-aware IoU, format
    - ``no_penalty``: the same without the deduction below IoU 0.1 or without a look
    - ``no_iou``: accuracy and format
    - ``release``: the rescaled and gated form of the release
-3. Before and after, greedy and at temperature 1, on held-out MP4s: mIoU, option letters, share of episodes that look,
-   IoU of the first call, crops.
+   - ``no_grounding``: the paper's reward on multiple-choice rows alone
+3. Before and after, greedy and at temperature 1, on 80 held-out questions over MP4s: mIoU, option letters, share of
+   episodes that look, IoU of the first call, crops.
 
 The script can be repeated: what is finished is kept.
 """
@@ -31,8 +35,19 @@ from typing import Any
 from masking_ablation import FIGURES, TEMPERATURES, evaluate, noisy_recipe, spread, train
 from record import ROOT, record
 
-STEPS = 60
+from timeloupe.environment.rollout import play
+from timeloupe.environment.settings import make_settings
+from timeloupe.environment.teacher_policy import TeacherPolicy
+from timeloupe.model.load import load_model
+from timeloupe.policy.small import SMALL_CHECKPOINT
+from timeloupe.prompt.protocol import PROTOCOLS
+from timeloupe.trajectory import to_line
+from timeloupe.world.encode import make_videos, write_world
+from timeloupe.world.script import ScriptSettings, generator
+
+STEPS = {"noisy": 60, "reluctant": 40}
 SHARE = 0.6
+SHARE_WITHOUT_LOOK = 0.85
 
 PAPER = """
 title = "{title}"
@@ -57,30 +72,84 @@ name = "iou"
 constants = { penalty = 0.0, no_call_penalty = 0.0, matching = "union" }
 """
 
-VARIANTS = ("paper", "no_penalty", "no_iou", "release")
+VARIANTS = ("paper", "no_penalty", "no_iou", "release", "no_grounding")
+MEASURED = (*FIGURES, "looks")
 
 
 def reward_of(variant: str, folder: Path) -> str:
     """Return the reward of a variant: a preset's name, or the path of a file written to ``folder``."""
-    if variant in ("paper", "release"):
-        return f"videotemp_{variant}"
+    if variant in ("paper", "release", "no_grounding"):
+        return "videotemp_release" if variant == "release" else "videotemp_paper"
     path = folder / f"{variant}.toml"
     text = PAPER.format(title=variant) + (UNPUNISHED if variant == "no_penalty" else "")
     path.write_text(text, encoding="utf-8")
     return str(path)
 
 
-def rl_recipe(seed: int, variant: str, work: Path) -> dict[str, Any]:
+def rl_recipe(seed: int, base: str, variant: str, work: Path) -> dict[str, Any]:
     """Return the recipe of one run."""
+    tasks = ["multiple_choice"] if variant == "no_grounding" else ["grounding", "multiple_choice"]
+    # Made with both tasks' questions: a run with fewer tasks shares the folder and leaves the others out.
+    rows = work / "training" / "examples.jsonl"
     return {
-        "seed": seed, "steps": STEPS, "prompts": 9, "group": 8, "lr": 2e-4, "checkpoint_every": 10,
+        "seed": seed, "steps": STEPS[base], "prompts": 9, "group": 8, "lr": 2e-4, "checkpoint_every": 10,
         "reward": reward_of(variant, work), "loss": {"kl_weight": 0.01}, "keep_rollouts": False,
-        "model": {"checkpoint": str(work / f"noisy-{seed}" / "model"), "device": "cpu"},
-        "data": {"world": {"seed": 2_100_000, "num_videos": 40, "folder": str(work / "training")}},
+        "model": {"checkpoint": str(work / f"{base}-{seed}" / "model"), "device": "cpu"},
+        "data": {"examples": [str(rows)], "tasks": tasks},
     }  # fmt: skip
 
 
-def one(work: Path, seed: int, variant: str) -> None:
+def make_training(work: Path) -> None:
+    """Make the training videos and their questions."""
+    settings = ScriptSettings(min_seconds=180, max_seconds=2400)
+    made = make_videos(work / "training", seed=2_100_000, num_videos=40, settings=settings)
+    write_world(work / "training", iter(made))
+
+
+def reluctant_recipe(seed: int, work: Path) -> dict[str, Any]:
+    """Record the teacher's episodes, most of which do not look, and return the recipe that learns from them."""
+    folder = work / "reluctant-rows"
+    path = folder / f"trajectories-{seed}.jsonl"
+    if not path.exists():
+        made = list(
+            make_videos(
+                folder,
+                seed=45,
+                num_videos=60,
+                settings=ScriptSettings(min_seconds=180, max_seconds=2400),
+                per_task=4,
+            )
+        )
+        rows = [(v.script, e.model_copy(update={"video": str(v.path)})) for v in made for e in v.examples]
+        looks = generator("reluctant", seed).random(len(rows)) >= SHARE_WITHOUT_LOOK
+        settings = make_settings(load_model(SMALL_CHECKPOINT, device="cpu").layout.details["episode"])
+        lines = []
+        for tools in (True, False):
+            chosen = [row for row, look in zip(rows, looks, strict=True) if look == tools]
+            teacher = TeacherPolicy(
+                {example.id: (script, example) for script, example in chosen}, tools=tools
+            )
+            played = play(
+                [example for _, example in chosen], teacher, PROTOCOLS["small"], settings, seed=seed
+            )
+            lines += [to_line(one) + "\n" for one in played]
+        path.write_text("".join(lines), encoding="utf-8")
+    stage = {
+        "name": "sft", "kind": "trajectories", "path": str(path), "steps": 60, "batch": 16, "lr": 0.01, "decay": 0.6,
+        "optimizer": "muon", "mask": "all_turns",
+    }  # fmt: skip
+    model = {"checkpoint": str(SMALL_CHECKPOINT), "device": "cpu", "dtype": "float32"}
+    return {"seed": seed, "model": model, "stages": [stage]}
+
+
+def folder_of(work: Path, seed: int, base: str, variant: str) -> Path:
+    """Return where a job's run lies; variants of the noisy base have no prefix."""
+    if variant == "sft":
+        return work / f"{base}-{seed}"
+    return work / (f"{variant}-{seed}" if base == "noisy" else f"{base}-{variant}-{seed}")
+
+
+def one(work: Path, seed: int, base: str, variant: str) -> None:
     """Do one job in this process: ``sft``, or a variant of the reward."""
     import torch
 
@@ -88,66 +157,91 @@ def one(work: Path, seed: int, variant: str) -> None:
     from timeloupe.train.grpo_recipe import GrpoRecipe
 
     torch.set_num_threads(1)
-    noisy = work / f"noisy-{seed}"
-    folder = noisy if variant == "sft" else work / f"{variant}-{seed}"
+    folder = folder_of(work, seed, base, variant)
     if variant == "sft":
-        train(noisy_recipe(seed, "all_turns", SHARE), noisy)
+        make_training(work)
+        train(
+            noisy_recipe(seed, "all_turns", SHARE) if base == "noisy" else reluctant_recipe(seed, work),
+            folder,
+        )
     elif not (folder / "model" / "timeloupe.json").exists():
-        recipe = GrpoRecipe.model_validate(rl_recipe(seed, variant, work))
+        recipe = GrpoRecipe.model_validate(rl_recipe(seed, base, variant, work))
         train_grpo(recipe, folder, resume=(folder / "recipe.json").exists())
     for temperature in TEMPERATURES:
         path = folder / f"figures-{temperature}.json"
-        if not path.exists():
-            found = evaluate(folder / "model", work / "heldout", temperature, seed)
+        if not path.exists() or "looks" not in json.loads(path.read_text(encoding="utf-8")):
+            found = evaluate(folder / "model", work / "heldout", temperature, seed, figures=MEASURED)
             path.write_text(json.dumps(found), encoding="utf-8")
 
 
+def figures_of(
+    work: Path, seeds: list[int], base: str, variant: str, temperature: float
+) -> list[dict[str, Any]]:
+    """Return the figures of every finished seed."""
+    paths = [folder_of(work, seed, base, variant) / f"figures-{temperature}.json" for seed in seeds]
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+
+
 def collect(work: Path, seeds: list[int]) -> dict[str, Any]:
-    """Return a row per variant and temperature, figures over seeds."""
+    """Return a row per base, variant and temperature, figures over seeds."""
     table: dict[str, Any] = {}
-    for temperature in TEMPERATURES:
-        for variant in ("sft", *VARIANTS):
-            name = "noisy" if variant == "sft" else variant
-            paths = [work / f"{name}-{seed}" / f"figures-{temperature}.json" for seed in seeds]
-            found = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
-            if found:
-                row = {figure: spread([item[figure] for item in found]) for figure in FIGURES}
-                title = "noisy SFT" if variant == "sft" else f"then RL, {variant}"
-                table[f"{title}, T = {temperature:g}"] = {"seeds": len(found)} | row
+    for base in STEPS:
+        for temperature in TEMPERATURES:
+            for variant in ("sft", *VARIANTS):
+                found = figures_of(work, seeds, base, variant, temperature)
+                if found:
+                    row = {figure: spread([item[figure] for item in found]) for figure in MEASURED}
+                    title = f"{base} SFT" if variant == "sft" else f"{base}, then RL {variant}"
+                    table[f"{title}, T = {temperature:g}"] = {"seeds": len(found)} | row
     return table
 
 
-CURVES = ("reward", "looks", "crop_iou", "answer_iou", "right", "kl")
+def summary(work: Path, seeds: list[int]) -> dict[str, Any]:
+    """Return what the entry holds beside its table: greedy figures before and after RL with the paper's reward."""
+    found: dict[str, Any] = {}
+    for when, variant in (("before", "sft"), ("after", "paper")):
+        rows = figures_of(work, seeds, "noisy", variant, 0.0)
+        for name in ("miou", "accuracy", "looks"):
+            found[f"{name}_{when}"] = spread([row[name] for row in rows])
+    return found
 
 
-def plot(work: Path, seeds: list[int], path: Path) -> None:
-    """Draw what happens while training: mean over seeds of each figure, smoothed over 5 steps, by variant."""
+CURVES = (
+    "reward", "reward/accuracy", "reward/iou", "reward/format", "looks", "crop_iou", "answer_iou", "right", "tokens",
+    "kl",
+)  # fmt: skip
+COLOURS = {
+    "paper": "#1f6f8b", "no_penalty": "#6a994e", "no_iou": "#b5651d", "release": "#8a8a8a", "no_grounding": "#8e5ea2",
+}  # fmt: skip
+
+
+def plot(work: Path, seeds: list[int], base: str, path: Path) -> None:
+    """Draw what happens while training from a base: every figure, smoothed over 5 steps, a line per seed."""
     import matplotlib
 
     matplotlib.use("Agg")
     import numpy as np
     from matplotlib import pyplot
 
-    colours = {"paper": "#1f6f8b", "no_penalty": "#6a994e", "no_iou": "#b5651d", "release": "#8a8a8a"}
-    figure, axes = pyplot.subplots(2, 3, figsize=(11, 6), constrained_layout=True)
+    figure, axes = pyplot.subplots(2, 5, figsize=(15, 6), constrained_layout=True)
     for axis, name in zip(axes.flat, CURVES, strict=True):
         for variant in VARIANTS:
-            for seed in seeds:
-                file = work / f"{variant}-{seed}" / "metrics.jsonl"
+            for number, seed in enumerate(seeds):
+                file = folder_of(work, seed, base, variant) / "metrics.jsonl"
                 if not file.exists():
                     continue
                 rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
                 places = [row["step"] for row in rows if name in row]
                 values = np.array([row[name] for row in rows if name in row])
                 smooth = [values[max(0, at - 4) : at + 1].mean() for at in range(len(values))]
-                label = variant if seed == seeds[0] else None
-                axis.plot(places, smooth, color=colours[variant], lw=1.3, alpha=0.8, label=label)
+                label = variant.replace("_", " ") if not number else None
+                axis.plot(places, smooth, color=COLOURS[variant], lw=1.3, alpha=0.8, label=label)
         axis.set_title(name.replace("_", " "), fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_xlabel("step", fontsize=8)
     handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, ncols=4, fontsize=8, frameon=False, loc="outside lower center")
-    figure.savefig(path, dpi=150)
+    figure.legend(handles, labels, ncols=5, fontsize=9, frameon=False, loc="outside lower center")
+    figure.savefig(path, dpi=130)
 
 
 def main() -> None:
@@ -157,38 +251,47 @@ def main() -> None:
     )
     parser.add_argument("work", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--bases", nargs="+", choices=list(STEPS), default=list(STEPS))
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--record", action="store_true", help="write docs/results.* and docs/rl_world.png")
-    parser.add_argument("--one", nargs=2, metavar=("SEED", "JOB"), help="internal: one job")
+    parser.add_argument("--record", action="store_true", help="write docs/results.* and docs/rl_world_*.png")
+    parser.add_argument("--collect", action="store_true", help="only write down what is finished")
+    parser.add_argument("--one", nargs=3, metavar=("SEED", "BASE", "JOB"), help="internal: one job")
     arguments = parser.parse_args()
     work = arguments.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     if arguments.one:
-        one(work, int(arguments.one[0]), arguments.one[1])
+        one(work, int(arguments.one[0]), *arguments.one[1:])
         return
 
-    def run(job: tuple[int, str]) -> None:
-        words = [sys.executable, __file__, str(work), "--one", str(job[0]), job[1]]
+    def run(job: tuple[int, str, str]) -> None:
+        words = [sys.executable, __file__, str(work), "--one", *map(str, job)]
         print("running", *job, flush=True)
         subprocess.run(words, check=True, cwd=ROOT)
 
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        list(pool.map(run, [(seed, "sft") for seed in arguments.seeds[:1]]))  # makes the shared videos
-        list(pool.map(run, [(seed, "sft") for seed in arguments.seeds[1:]]))
-        jobs = [(seed, variant) for seed in arguments.seeds for variant in arguments.variants]
-        list(pool.map(run, jobs[:1]))
-        list(pool.map(run, jobs[1:]))
+    if not arguments.collect:
+        bases = [(seed, base, "sft") for base in arguments.bases for seed in arguments.seeds]
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            run(bases[0])  # makes the shared videos
+            list(pool.map(run, bases[1:]))
+            list(pool.map(run, [(s, b, variant) for variant in arguments.variants for s, b, _ in bases]))
     table = collect(work, arguments.seeds)
     for name, row in table.items():
         print(name, row)
-    plot(work, arguments.seeds, (ROOT / "docs" if arguments.record else work) / "rl_world.png")
+    for base in STEPS:
+        plot(
+            work,
+            arguments.seeds,
+            base,
+            (ROOT / "docs" if arguments.record else work) / f"rl_world_{base}.png",
+        )
     if arguments.record:
         record(
-            "rl_world", title="Reinforcement learning after noisy supervision, in the world",
+            "rl_world", title="Reinforcement learning in the world, after noisy and after reluctant supervision",
             command="python benchmarks/rl_world.py WORK --record", seeds=arguments.seeds,
-            n=80, figures=table, plots=["rl_world.png"],
+            n=80, figures=table, plots=[f"rl_world_{base}.png" for base in STEPS],
             notes=["Mean over seeds [lowest, highest]; a seed draws the noisy rows, the roll-outs and the order."],
+            more=summary(work, arguments.seeds),
         )  # fmt: skip
 
 
