@@ -14,8 +14,9 @@ import numpy as np
 
 from timeloupe.errors import ConfigError, boundary
 from timeloupe.trajectory import Box, Example, Segment, Task, to_line
+from timeloupe.world.multi_segment import every_time_example, shapes_by_count
 from timeloupe.world.render import NATIVE_SIZE, WorldRenderer
-from timeloupe.world.script import SHAPES, ScriptSettings, WorldScript, make_script
+from timeloupe.world.script import ScriptSettings, WorldScript, make_script
 from timeloupe.world.teacher import make_question, to_example
 
 KEYFRAME_SECONDS = 1
@@ -85,15 +86,8 @@ def _example(script: WorldScript, task: Task, attempt: int, *, id: str, video: s
     if task in ("grounding", "multiple_choice"):
         return to_example(make_question(script, task, attempt), id=id, video=video)
     if task == "multi_segment":
-        shapes = [shape for shape in SHAPES if any(event.shape == shape for event in script.events)]
-        shape = sorted(shapes, key=lambda name: -sum(event.shape == name for event in script.events))[
-            attempt % len(shapes)
-        ]
-        segments = tuple(event.segment for event in script.events if event.shape == shape)
-        return Example(
-            id=id, video=video, question=f"List every time at which a {shape} is visible.", segments=segments,
-            task=task, source="world",
-        )  # fmt: skip
+        shapes = shapes_by_count(script)
+        return every_time_example(script, shapes[attempt % len(shapes)], id=id, video=video)
     if task == "what_when_where":
         event = make_question(script, "grounding", attempt).event
         colour = script.scenes[event.scene_index].colour

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -151,6 +151,9 @@ class ScriptSettings:
         num_scenes: Scenes per video, at most the number of colours.
         distractor_rate: Share of scenes with a second event.
         event_scene_fraction: Lower bound of an event's length as a fraction of its scene.
+        return_rate: Share of the events, from the second scene on, whose shape is made one that an earlier scene has
+            shown, where there is one that the event's own scene has not. Nothing else of the video changes; shapes
+            return by chance also at 0.
     """
 
     min_seconds: float = 60.0
@@ -159,6 +162,7 @@ class ScriptSettings:
     num_scenes: int = 4
     distractor_rate: float = 0.3
     event_scene_fraction: float = 0.14
+    return_rate: float = 0.0
 
 
 def make_script(root_seed: int, video_index: int, settings: ScriptSettings | None = None) -> WorldScript:
@@ -175,6 +179,8 @@ def make_script(root_seed: int, video_index: int, settings: ScriptSettings | Non
         )  # fmt: skip
     if not 1 <= settings.num_scenes <= len(COLOURS):
         raise boundary("number of scenes", settings.num_scenes, f"1..{len(COLOURS)}")
+    if not 0 <= settings.return_rate <= 1:
+        raise boundary("share of events whose shape returns", settings.return_rate, "0..1")
     random = generator("world-script", root_seed, video_index)
     low, high = math.log(settings.min_seconds), math.log(settings.max_seconds)
     duration = round(math.exp(random.uniform(low, high)) * settings.fps) / settings.fps
@@ -191,7 +197,25 @@ def make_script(root_seed: int, video_index: int, settings: ScriptSettings | Non
         segment = Segment(start_seconds=bounds[index], end_seconds=bounds[index + 1])
         scenes.append(Scene(colour, segment))
         events.extend(_events(random, index, segment, settings))
+    if settings.return_rate:
+        events = _with_returns(
+            generator("world-return", root_seed, video_index), events, settings.return_rate
+        )
     return WorldScript((root_seed, video_index), duration, settings.fps, tuple(scenes), tuple(events))
+
+
+def _with_returns(random: np.random.Generator, events: list[Event], rate: float) -> list[Event]:
+    """The events with shapes of earlier scenes again; a scene never holds a shape twice."""
+    found: list[Event] = []
+    for index, event in enumerate(events):
+        earlier = {one.shape for one in found if one.scene_index < event.scene_index}
+        # Those of its scene that are settled, and those still to come, which may keep their shape.
+        beside = {one.shape for one in (*found, *events[index + 1 :]) if one.scene_index == event.scene_index}
+        known = [shape for shape in SHAPES if shape in earlier - beside]
+        if known and random.random() < rate:
+            event = replace(event, shape=known[int(random.integers(len(known)))])
+        found.append(event)
+    return found
 
 
 def _events(random: np.random.Generator, index: int, scene: Segment, settings: ScriptSettings) -> list[Event]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -154,12 +155,39 @@ def tool_call_text(segments: Sequence[tuple[float, float]]) -> str:
     return f"<tool_call>{body}</tool_call>"
 
 
+@dataclass(frozen=True)
+class Voice:
+    """How a teacher words an answer in times.
+
+    Attributes:
+        style: ``list`` = ``[20, 36]``, or ``[[20, 36], [84, 92]]`` where several moments are asked for and found;
+            ``dash`` = ``20-36 84-92``, as MUSEG's rewards read it.
+        names_times: Whether the thought names the times of the answer.
+    """
+
+    style: Literal["list", "dash"] = "list"
+    names_times: bool = False
+
+    def answer(self, segments: Sequence[tuple[int, int]], *, seen: bool) -> str:
+        """Return the final reply with these segments in whole seconds; ``seen`` = they come from what was seen."""
+        thought = "Found." if seen else "Not seen."
+        if seen and self.names_times:
+            thought = f"Seen {', '.join(f'{start} to {end}' for start, end in segments)}."
+        if self.style == "dash":
+            inside = " ".join(f"{start}-{end}" for start, end in segments)
+        else:
+            inside = ", ".join(f"[{start}, {end}]" for start, end in segments)
+            inside = f"[{inside}]" if len(segments) > 1 else inside
+        return f"<think>{thought}</think><answer>{inside}</answer>"
+
+
 class Teacher:
     """Replies to one question about one script from views given as lists of frame times."""
 
-    def __init__(self, script: WorldScript, question: WorldQuestion) -> None:
+    def __init__(self, script: WorldScript, question: WorldQuestion, voice: Voice | None = None) -> None:
         self.script = script
         self.question = question
+        self.voice = voice or Voice()
 
     def reply(
         self,
@@ -192,8 +220,7 @@ class Teacher:
                     f"<think>No digit seen.</think><answer>{unseen_letter or self.question.answer}</answer>"
                 )
         elif not tools or must_answer or (looked and visible >= VISIBLE_FRAMES_TO_ANSWER):
-            thought = "Found." if visible else "Not seen."
-            return f"<think>{thought}</think><answer>[{segment[0]}, {segment[1]}]</answer>"
+            return self.voice.answer([segment], seen=bool(visible))
         thought = "Seen, look closer." if visible else "Not seen, search here."
         return f"<think>{thought}</think>{tool_call_text([segment])}"
 
