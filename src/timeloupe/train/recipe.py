@@ -151,7 +151,33 @@ class TrajectoryStage(RowStage):
     path: str
 
 
-Stage = Annotated[AlignmentStage | WorldStage | TrajectoryStage, Field(discriminator="kind")]
+class TimelineStage(RowStage):
+    """Rows for TaRO in the world (``train.timeline_rows``), rendered, in one pass without a tool.
+
+    Attributes:
+        world_seed: Root seed of the videos; evaluation seeds are refused.
+        min_seconds: Shortest video.
+        max_seconds: Longest video.
+        skim_frames: Frames that are shown.
+        captions: Share of rows that ask for the timeline.
+        timed: Share of the others whose thought holds lines of it.
+    """
+
+    kind: Literal["timeline"]
+    world_seed: int
+    min_seconds: float = 60.0
+    max_seconds: float = 100.0
+    skim_frames: int = Field(24, ge=2)
+    captions: float = Field(0.5, ge=0, le=1)
+    timed: float = Field(0.05, ge=0, le=1)
+
+    @field_validator("world_seed")
+    @classmethod
+    def _not_evaluation(cls, seed: int) -> int:
+        return training_seed(seed)
+
+
+Stage = Annotated[AlignmentStage | WorldStage | TimelineStage | TrajectoryStage, Field(discriminator="kind")]
 
 
 class SftRecipe(RecipePart):

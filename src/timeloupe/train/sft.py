@@ -26,9 +26,17 @@ from timeloupe.train.alignment import alignment_batch, alignment_loss
 from timeloupe.train.checkpoint import Progress, load_checkpoint, read_progress, save_checkpoint
 from timeloupe.train.loss import token_loss
 from timeloupe.train.optimizer import build_optimizers, schedule, set_learning_rate
-from timeloupe.train.recipe import AlignmentStage, RowStage, SftRecipe, TrajectoryStage, WorldStage
+from timeloupe.train.recipe import (
+    AlignmentStage,
+    RowStage,
+    SftRecipe,
+    TimelineStage,
+    TrajectoryStage,
+    WorldStage,
+)
 from timeloupe.train.rows import TrainRow, to_episode, trajectory_row
 from timeloupe.train.supervision import ROTATIONS, Vocabulary, read_vocabulary, readout_loss, readouts
+from timeloupe.train.timeline_rows import TimelineRows
 from timeloupe.train.world_rows import WorldRows
 from timeloupe.trajectory import StopReason, Trajectory, read_trajectories
 from timeloupe.video.cache import FrameCache
@@ -196,6 +204,12 @@ def _row_source(
         videos = ScriptSettings(min_seconds=stage.min_seconds, max_seconds=stage.max_seconds)
         mp4 = Path(stage.world_folder or folder / "world") if stage.pixels == "mp4" else None
         return WorldRows(stage.world_seed, stage.mix, settings, protocol, videos, mp4, stage.num_videos).pool
+    if isinstance(stage, TimelineStage):
+        chosen = loaded.layout.details.get("episode", {}) | {"skim_frames": stage.skim_frames}
+        videos = ScriptSettings(min_seconds=stage.min_seconds, max_seconds=stage.max_seconds)
+        return TimelineRows(
+            stage.world_seed, EpisodeSettings(**chosen), stage.captions, stage.timed, script_settings=videos
+        ).pool
     assert isinstance(stage, TrajectoryStage)
     trajectories = _recorded(Path(stage.path))
     cache = FrameCache(1 << 30)
