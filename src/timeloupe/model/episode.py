@@ -6,6 +6,7 @@ tokens stay what was sampled: they are never decoded and encoded again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -83,3 +84,12 @@ class TokenEpisode:
     def token_ids(self) -> tuple[int, ...]:
         """All unexpanded ids in order."""
         return tuple(token for segment in self.segments for token in segment.token_ids)
+
+
+def same_clips(ones: Sequence[Clip], twos: Sequence[Clip]) -> bool:
+    """Whether two episodes show the same frames at the same times."""
+    return len(ones) == len(twos) and all(
+        one.at_seconds == two.at_seconds
+        and (one.pixels is two.pixels or np.array_equal(one.pixels, two.pixels))
+        for one, two in zip(ones, twos, strict=True)
+    )

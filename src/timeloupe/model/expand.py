@@ -221,13 +221,20 @@ def expand(
     trained = [segment for episode in episodes for segment in episode.segments if segment.trained]
     recorded = bool(trained) and all(segment.logprobs is not None for segment in trained)
     clips = [clip for episode in episodes for clip in episode.clips] if pixels else []
-    videos, video_grids = _pixels([clip for clip in clips if not clip.is_image], layout)
-    images, image_grids = _pixels([clip for clip in clips if clip.is_image], layout)
     return ModelBatch(
         torch.from_numpy(ids_BT), torch.from_numpy(attention_BT), torch.from_numpy(loss_BT),
         torch.from_numpy(positions_3BT), torch.from_numpy(logprobs_BT) if recorded else None, tuple(spans),
-        videos, video_grids, images, image_grids,
+        *clip_pixels(clips, layout),
     )  # fmt: skip
+
+
+Pixels = torch.Tensor | None
+
+
+def clip_pixels(clips: Sequence[Clip], layout: Layout) -> tuple[Pixels, Pixels, Pixels, Pixels]:
+    """Return patches and grids of the videos, and patches and grids of the images, each in order."""
+    videos = _pixels([clip for clip in clips if not clip.is_image], layout)
+    return *videos, *_pixels([clip for clip in clips if clip.is_image], layout)
 
 
 def _pixels(clips: Sequence[Clip], layout: Layout) -> tuple[torch.Tensor | None, torch.Tensor | None]:

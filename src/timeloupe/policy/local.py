@@ -20,12 +20,12 @@ from transformers import DynamicCache
 
 from timeloupe.errors import ConfigError, boundary
 from timeloupe.model.cache import make_cache
-from timeloupe.model.episode import TokenEpisode
+from timeloupe.model.episode import TokenEpisode, same_clips
 from timeloupe.model.expand import expand
 from timeloupe.model.load import LoadedModel
 from timeloupe.model.render import render
 from timeloupe.policy.base import GenerationRequest
-from timeloupe.policy.prefix_memory import Prefix, PrefixMemory, rest_of, same_clips
+from timeloupe.policy.prefix_memory import Prefix, PrefixMemory, rest_of
 from timeloupe.policy.sampling import choose
 from timeloupe.prompt.frames_as_images import DEFAULT_TIME_FORMAT, check_time_format, frames_as_images
 from timeloupe.trajectory import Generation, Usage
@@ -38,6 +38,7 @@ class _Job:
     request: GenerationRequest
     episode: TokenEpisode
     num_prompt_tokens: int
+    forced: tuple[int, ...] = ()
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish: str | None = None
@@ -126,7 +127,10 @@ class LocalPolicy:
         episode = render(messages, clips, loaded.chat, loaded.layout, generations=request.generations)
         known = _num_known(episode, request)
         prefix = self.memory.take(episode, known) if known else None
-        return _Job(request, episode, expanded_length(episode, loaded), prefix=prefix)
+        # Fed token by token, so that roll-outs with different beginnings still share the reading of their prompt.
+        begun = request.reply_prefix.removeprefix(loaded.chat.reply_prefix)
+        forced = tuple(loaded.layout.encode(begun)) if begun else ()
+        return _Job(request, episode, expanded_length(episode, loaded), forced, prefix=prefix)
 
     def _batches(self, jobs: Sequence[_Job]) -> list[list[_Job]]:
         """Group jobs of similar length, so that little is padding and no batch is too large."""
@@ -292,7 +296,8 @@ def _decode(
     for step in range(max(job.request.sampling.max_new_tokens for job in jobs)):
         samplings = [jobs[index].request.sampling for index in active]
         draws_B = torch.stack([uniform[index][min(step, len(uniform[index]) - 1)] for index in active])
-        ids_B, logprobs_B = choose(state.logits_BV, banned_V, samplings, draws_B)
+        forced = [jobs[index].forced[step] if step < len(jobs[index].forced) else None for index in active]
+        ids_B, logprobs_B = choose(state.logits_BV, banned_V, samplings, draws_B, forced)
         for index, token, logprob in zip(active, ids_B.tolist(), logprobs_B.tolist(), strict=True):
             _append(jobs[index], token, logprob, loaded, start)
         if memory.max_bytes:
@@ -328,7 +333,8 @@ def _append(job: _Job, token: int, logprob: float, loaded: LoadedModel, start: f
     sampling = job.request.sampling
     job.ids.append(token)
     job.logprobs.append(min(logprob, 0.0))
-    if token in loaded.layout.eos_token_ids or _stopped(job, loaded):
+    began = len(job.ids) <= len(job.forced)
+    if not began and (token in loaded.layout.eos_token_ids or _stopped(job, loaded)):
         job.finish = "stop"
     elif len(job.ids) >= sampling.max_new_tokens:
         job.finish = "length"

@@ -10,14 +10,12 @@ Shapes: H heads, T positions, D head size.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from timeloupe.errors import boundary
-from timeloupe.model.episode import Clip, TokenEpisode
+from timeloupe.model.episode import Clip, TokenEpisode, same_clips
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,15 +98,6 @@ class PrefixMemory:
         if not same:
             del self._by_ids[prefix.token_ids]
         self.num_bytes -= prefix.num_bytes
-
-
-def same_clips(ones: Sequence[Clip], twos: Sequence[Clip]) -> bool:
-    """Whether two episodes show the same frames at the same times."""
-    return len(ones) == len(twos) and all(
-        one.at_seconds == two.at_seconds
-        and (one.pixels is two.pixels or np.array_equal(one.pixels, two.pixels))
-        for one, two in zip(ones, twos, strict=True)
-    )
 
 
 def rest_of(episode: TokenEpisode, prefix: Prefix) -> TokenEpisode:
