@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from timeloupe.policy.base import GenerationRequest
+from timeloupe.policy.base import GenerationRequest, refuse_prefix
 from timeloupe.trajectory import Example, Generation
 from timeloupe.world.multi_segment import teacher_of
 from timeloupe.world.script import WorldScript
@@ -51,6 +51,7 @@ class TeacherPolicy:
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
         """Return the teacher's reply to each request."""
+        refuse_prefix(requests, self.name)
         found: list[Generation] = []
         for request in requests:
             views = [ref.at_seconds for message in request.messages for ref in message.frame_refs]

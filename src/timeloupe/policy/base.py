@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from timeloupe.errors import ConfigError
 from timeloupe.trajectory import Generation, Message
 
 
@@ -42,6 +43,9 @@ class GenerationRequest:
         seed: Seed of this turn (already derived from run seed, example id, roll-out index and turn).
         sampling: Sampling settings.
         example_id: Which dataset row this is, for policies that look replies up; a model must not read it.
+        reply_prefix: Text that the reply begins with; the policy goes on from there. It is a part of the ``Generation``
+            (text, token ids, log-probabilities) and counts towards ``max_new_tokens``. A policy that cannot go on from
+            a text refuses it (``refuse_prefix``).
     """
 
     messages: tuple[Message, ...]
@@ -50,6 +54,7 @@ class GenerationRequest:
     seed: int = 0
     sampling: Sampling = field(default_factory=Sampling)
     example_id: str = ""
+    reply_prefix: str = ""
 
 
 class Policy(Protocol):
@@ -67,3 +72,17 @@ class Policy(Protocol):
         that would lose the other members of the batch.
         """
         ...
+
+
+def refuse_prefix(requests: Sequence[GenerationRequest], policy: str) -> None:
+    """Do nothing unless a request wants its reply begun.
+
+    Raises:
+        ConfigError: One does.
+    """
+    begun = next((request for request in requests if request.reply_prefix), None)
+    if begun is not None:
+        raise ConfigError(
+            f"policy {policy!r} cannot go on from a reply that was begun, got reply_prefix "
+            f"{begun.reply_prefix[:40]!r}, allowed: '', play with a local policy"
+        )

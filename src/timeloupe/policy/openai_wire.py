@@ -25,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 
 from timeloupe.errors import ConfigError
-from timeloupe.policy.base import GenerationRequest
+from timeloupe.policy.base import GenerationRequest, refuse_prefix
 from timeloupe.prompt.frames_as_images import DEFAULT_TIME_FORMAT, check_clips, image_parts
 from timeloupe.trajectory import FrameRef, Message, Text
 from timeloupe.video.clip_file import MIME_TYPE, clock_of, encode_clip, ticks_of
@@ -165,6 +165,7 @@ def check_request(request: GenerationRequest) -> None:
     Raises:
         ConfigError: As ``build_body``.
     """
+    refuse_prefix([request], "openai")
     check_clips(request.messages, request.clips)
     if any(message.role == "assistant" and message.frame_refs for message in request.messages):
         raise ConfigError("an assistant message holds frames: only system and user messages can show them")

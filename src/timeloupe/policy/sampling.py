@@ -16,7 +16,11 @@ from timeloupe.policy.base import Sampling
 
 
 def choose(
-    logits_BV: torch.Tensor, banned_V: torch.Tensor, samplings: Sequence[Sampling], uniform_B: torch.Tensor
+    logits_BV: torch.Tensor,
+    banned_V: torch.Tensor,
+    samplings: Sequence[Sampling],
+    uniform_B: torch.Tensor,
+    forced: Sequence[int | None] = (),
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the chosen token id and its log-probability for each row.
 
@@ -25,6 +29,7 @@ def choose(
         banned_V: bool; True for ids that are never chosen.
         samplings: Settings of each row.
         uniform_B: float64 in [0, 1); unused by greedy rows.
+        forced: The id that a row must take whatever its logits are, ``None`` = it chooses; empty = all choose.
 
     Returns:
         Ids (B,) int64, and log-probabilities (B,) float32 under the model itself: temperature 1, nothing cut
@@ -39,6 +44,12 @@ def choose(
             allowed_BV[rows_R], [samplings[row] for row in rows], uniform_B.to(rows_R.device)[rows_R]
         )
         ids_B = ids_B.index_copy(0, rows_R, drawn_R)
+    given = {row: token for row, token in enumerate(forced) if token is not None}
+    if given:
+        rows_R, tokens_R = (
+            torch.tensor(list(part), device=logits_BV.device) for part in (given, given.values())
+        )
+        ids_B = ids_B.index_copy(0, rows_R, tokens_R)
     logprobs_B = logits_BV.gather(1, ids_B[:, None])[:, 0] - logits_BV.logsumexp(-1)
     return ids_B, logprobs_B
 

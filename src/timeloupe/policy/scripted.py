@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from timeloupe.errors import ConfigError, MissingError
-from timeloupe.policy.base import GenerationRequest
+from timeloupe.policy.base import GenerationRequest, refuse_prefix
 from timeloupe.trajectory import Generation
 
 ANY_EXAMPLE = "*"
@@ -76,6 +76,7 @@ class ScriptedPolicy:
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
         """Return the reply to each request; its turn is the number of its earlier generations."""
+        refuse_prefix(requests, self.name)
         return [self._reply(request) for request in requests]
 
     def _reply(self, request: GenerationRequest) -> Generation:

@@ -1,7 +1,7 @@
 """Training rows of a model that is to play TaRO in the world: it answers in one pass, and it can caption.
 
-What reinforcement learning starts from there: three kinds of rows, all without a tool, answered by a perfect observer of
-the frames.
+What reinforcement learning starts from there: three kinds of rows, all without a tool, answered by a perfect observer
+of the frames.
 
 1. Grounding with a bare thought: ``<think>Found.</think><answer>12s to 40s</answer>``.
 2. Grounding with a part of the timeline in the thought, rare: the model can reason so, and seldom does.
