@@ -11,7 +11,8 @@ import torch
 from tests.model.tiny import tiny_loaded
 from timeloupe.model.episode import Clip, TokenEpisode, TokenSegment
 from timeloupe.model.expand import expand
-from timeloupe.model.forward import hidden_states, logits_at, target_logprobs
+from timeloupe.model import forward
+from timeloupe.model.forward import hidden_states, logits_at, target_logprobs, target_logprobs_and_entropy
 
 
 @pytest.mark.parametrize("family", ["qwen3_vl", "qwen2_5_vl"])
@@ -47,3 +48,17 @@ def test_gradient_reaches_the_model() -> None:
     target_logprobs(loaded.model, batch).sum().backward()
     assert head.weight.grad is not None and head.weight.grad.abs().sum() > 0
     loaded.model.zero_grad()
+
+
+def test_entropy_is_that_of_the_whole_vocabulary_however_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = tiny_loaded("qwen3_vl")
+    segments = (TokenSegment((5, 9, 11)), TokenSegment((6, 7, 3, 4, 2), True))
+    batch = expand([TokenEpisode(segments)], loaded.layout)
+    logprobs, entropy = target_logprobs_and_entropy(loaded.model, batch)
+    assert logprobs.requires_grad and not entropy.requires_grad
+    monkeypatch.setattr(forward, "ENTROPY_ROWS", 2)
+    torch.testing.assert_close(target_logprobs_and_entropy(loaded.model, batch)[1], entropy)
+    logits = loaded.model(**batch.model_inputs()).logits[0, 2:7].float()
+    expected = torch.distributions.Categorical(logits=logits).entropy()
+    torch.testing.assert_close(entropy[0, 3:], expected.detach(), rtol=1e-5, atol=1e-5)
+    assert not entropy[0, :3].any()

@@ -172,7 +172,7 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_numbers(world: Path, tmp_pat
     def figures(folder: Path) -> list[dict[str, Any]]:
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         # How long it took, and what was decoded rather than remembered, is not the run's doing.
-        return [{k: v for k, v in row.items() if "seconds" not in k and "frames" not in k} for row in rows]
+        return [{k: v for k, v in row.items() if "second" not in k and "frames" not in k} for row in rows]
 
     assert figures(cut) == figures(whole) and len(figures(whole)) == 3
     assert len((cut / "trajectories.jsonl").read_text().splitlines()) == 3 * 2 * 4
@@ -220,7 +220,7 @@ def test_two_processes_train_as_one(world: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     for mine, theirs in zip(lines(tmp_path / "one"), lines(two), strict=True):
         for name, value in mine.items():
-            if "seconds" not in name and "frames" not in name:
+            if "second" not in name and "frames" not in name:
                 assert theirs[name] == pytest.approx(value, abs=2e-4), name
     ones, twos = (load_file(folder / "model" / "model.safetensors") for folder in (tmp_path / "one", two))
     assert max(float((ones[name] - twos[name]).abs().max()) for name in ones) < 1e-4

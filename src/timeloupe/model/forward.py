@@ -15,6 +15,9 @@ from transformers import PreTrainedModel
 
 from timeloupe.model.expand import ModelBatch
 
+ENTROPY_ROWS = 256
+"""Rows of logits whose entropy is computed at a time."""
+
 
 def hidden_states(model: PreTrainedModel, batch: ModelBatch) -> torch.Tensor:
     """Return the last hidden state of every token, (B, T, H), with gradient where the caller enabled it."""
@@ -42,11 +45,31 @@ def target_logprobs(
     Returns:
         float32 (B, T), natural logarithms, temperature 1, no token banned; 0 where ``loss_mask_BT`` is False.
     """
+    return target_logprobs_and_entropy(model, batch, hidden_BTH=hidden_BTH)[0]
+
+
+def target_logprobs_and_entropy(
+    model: PreTrainedModel, batch: ModelBatch, *, hidden_BTH: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ``target_logprobs`` and, without gradient, the entropy of each target's distribution.
+
+    Both are float32 (B, T) and 0 where ``loss_mask_BT`` is False; the entropy is in nats, over the whole vocabulary.
+    """
     if hidden_BTH is None:
         hidden_BTH = hidden_states(model, batch)
     rows_N, columns_N = batch.loss_mask_BT[:, 1:].nonzero(as_tuple=True)
     logits_NV = logits_at(model, hidden_BTH, rows_N, columns_N)
     targets_N = batch.input_ids_BT[rows_N, columns_N + 1]
-    chosen_N = logits_NV.gather(1, targets_N[:, None])[:, 0] - logits_NV.logsumexp(-1)
-    logprobs_BT = chosen_N.new_zeros(batch.input_ids_BT.shape)
-    return logprobs_BT.index_put((rows_N, columns_N + 1), chosen_N)
+    normaliser_N = logits_NV.logsumexp(-1)
+    chosen_N = logits_NV.gather(1, targets_N[:, None])[:, 0] - normaliser_N
+    empty_BT = chosen_N.new_zeros(batch.input_ids_BT.shape)
+    places = (rows_N, columns_N + 1)
+    entropy_N = _entropy(logits_NV.detach(), normaliser_N.detach())
+    return empty_BT.index_put(places, chosen_N), empty_BT.index_put(places, entropy_N)
+
+
+def _entropy(logits_NV: torch.Tensor, normaliser_N: torch.Tensor) -> torch.Tensor:
+    """Return the entropy of each row, nats; in pieces, since a second vocabulary-wide table would cost memory."""
+    pieces = zip(logits_NV.split(ENTROPY_ROWS), normaliser_N.split(ENTROPY_ROWS), strict=True)
+    found = [normaliser - ((row - normaliser[:, None]).exp() * row).sum(-1) for row, normaliser in pieces]
+    return torch.cat(found).clamp(min=0)

@@ -9,7 +9,6 @@ Sources: GRPO, DeepSeekMath (arXiv 2402.03300); GSPO (arXiv 2507.18071); the mul
 
 from __future__ import annotations
 
-import copy
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
 from timeloupe.environment.rollout import derive_seed, play
 from timeloupe.environment.settings import EpisodeSettings, make_settings
@@ -30,8 +28,9 @@ from timeloupe.reward.compose import Reward, load_reward
 from timeloupe.runs import snapshot_environment, write_json
 from timeloupe.train.batch import make_samples
 from timeloupe.train.checkpoint import Progress, load_checkpoint, read_progress, save_checkpoint
-from timeloupe.train.grpo_log import StepLog, step_figures
+from timeloupe.train.grpo_log import StepLog, phase_seconds, step_figures
 from timeloupe.train.grpo_recipe import GrpoRecipe, WorldData
+from timeloupe.train.logprobs import frozen_copy
 from timeloupe.train.optimizer import build_optimizers, schedule, set_learning_rate
 from timeloupe.train.parallel import Parallel
 from timeloupe.train.sft import export
@@ -68,7 +67,7 @@ def train_grpo(
     parallel = Parallel(recipe.model.device)
     progress = parallel.from_main(lambda: _open_run(recipe, folder, resume))
     loaded = load_model(str(recipe.model.checkpoint), device=recipe.model.device, dtype=recipe.model.dtype)
-    reference = _reference(recipe, loaded)
+    reference = frozen_copy(loaded.model) if recipe.loss.kl_weight else None
     protocol, settings = _speech(recipe, loaded)
     reward = load_reward(recipe.reward)
     if parallel.is_main:
@@ -84,25 +83,27 @@ def train_grpo(
     cache = FrameCache(CACHE_BYTES)
     log = StepLog(folder, progress, on_log) if parallel.is_main else None
     for step in range(progress, recipe.steps):
-        set_learning_rate(optimizers, schedule(step, recipe.steps, warmup=recipe.warmup, decay=recipe.decay))
+        rate = schedule(step, recipe.steps, warmup=recipe.warmup, decay=recipe.decay)
+        set_learning_rate(optimizers, rate)
         began = time.perf_counter()
         mine = parallel.share(members(recipe, examples, step), lambda member: member[0].id)
         trajectories = roll_out(recipe, mine, step, policy, protocol, settings, cache)
-        trajectories = score_all(trajectories, reward, Context(progress=step / recipe.steps))
         rolled = time.perf_counter()
+        trajectories = score_all(trajectories, reward, Context(progress=step / recipe.steps))
         rewards = [one.score.parts.get("reward") for one in trajectories]
         samples = make_samples(
             trajectories, rewards, loaded, cache,
             learn=recipe.learn, scale=recipe.scale, epsilon=recipe.epsilon,
         )  # fmt: skip
+        prepared = time.perf_counter()
         updates = [
             update(samples, loaded, reference, optimizers, recipe, parallel) for _ in range(recipe.updates)
         ]
         everything = parallel.gather(trajectories)
         lengths = parallel.gather([one.num_tokens for one in samples])
         if log is not None:
-            figures = step_figures(everything, lengths, updates)
-            seconds = {"rollout_seconds": rolled - began, "update_seconds": time.perf_counter() - rolled}
+            figures = step_figures(everything, lengths, updates) | {"lr": rate * recipe.lr}
+            seconds = phase_seconds(figures, began, rolled, prepared, time.perf_counter())
             log(step, figures | seconds, everything if recipe.keep_rollouts else ())
             if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
                 save_checkpoint(folder, loaded, optimizers, Progress(0, step + 1))
@@ -151,13 +152,6 @@ def roll_out(
 def score_all(trajectories: Sequence[Trajectory], reward: Reward, context: Context) -> list[Trajectory]:
     """Return the roll-outs with their scores."""
     return [one.model_copy(update={"score": reward.score(one, context)}) for one in trajectories]
-
-
-def _reference(recipe: GrpoRecipe, loaded: LoadedModel) -> PreTrainedModel | None:
-    """The model as it was before the first step, where the loss asks for it."""
-    if not recipe.loss.kl_weight:
-        return None
-    return copy.deepcopy(loaded.model).eval().requires_grad_(False)
 
 
 def _speech(recipe: GrpoRecipe, loaded: LoadedModel) -> tuple[Protocol, EpisodeSettings]:

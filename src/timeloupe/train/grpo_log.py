@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,9 @@ def step_figures(
         ``reward`` and ``reward/PART`` (means over scored roll-outs), ``scored`` of ``rollouts``, ``looks`` (share of
         episodes with a crop), ``turns`` and ``crops`` per episode, ``crop_iou`` and ``answer_iou`` (union of the last
         crops, of the answered segments, with the truth; only rows that have one), ``right`` (share of right option
-        letters), ``stop/REASON`` shares, ``tokens`` (learnt ones per roll-out), ``flat_groups`` (share of groups
-        whose rewards are all equal), ``frames_decoded``, ``frames_cached``, and the updates' means.
+        letters), ``stop/REASON`` shares, ``reply_tokens`` (mean of a reply) and ``reply_tokens_max``,
+        ``generated_tokens`` and ``learnt_tokens`` (totals), ``tokens`` (learnt ones per roll-out), ``flat_groups``
+        (share of groups whose rewards are all equal), ``frames_decoded``, ``frames_cached``, and the updates' means.
     """
     count = max(len(trajectories), 1)
     figures: dict[str, Any] = {"rollouts": len(trajectories), "scored": len(lengths)}
@@ -47,6 +48,10 @@ def step_figures(
     figures |= _quality(trajectories)
     stops = Counter(one.stop for one in trajectories)
     figures |= {f"stop/{reason.value}": stops[reason] / count for reason in StopReason if stops[reason]}
+    replies = [one for trajectory in trajectories for one in _reply_lengths(trajectory)]
+    figures["reply_tokens"] = sum(replies) / max(len(replies), 1)
+    figures["reply_tokens_max"] = max(replies, default=0)
+    figures["generated_tokens"], figures["learnt_tokens"] = sum(replies), sum(lengths)
     figures["tokens"] = sum(lengths) / max(len(lengths), 1)
     figures["flat_groups"] = _flat(trajectories)
     figures["frames_decoded"] = sum(one.frames_decoded for one in trajectories)
@@ -55,6 +60,36 @@ def step_figures(
     for name in dict.fromkeys(name for one in taken for name in one):
         figures[name] = _mean([one[name] for one in taken])
     return figures
+
+
+def phase_seconds(
+    figures: Mapping[str, Any], began: float, rolled: float, prepared: float, ended: float
+) -> dict[str, float]:
+    """Return how long the phases of a step took, and the tokens per second of all processes together.
+
+    Args:
+        figures: Of the step, for its token counts.
+        began: When the step began, on any clock in seconds; then, in order:
+        rolled: When the roll-outs were played.
+        prepared: When they were scored and made samples.
+        ended: When the last update was over.
+    """
+    rollout, update = rolled - began, ended - prepared
+    return {
+        "rollout_seconds": rollout, "prepare_seconds": prepared - rolled, "update_seconds": update,
+        "generated_tokens_per_second": figures["generated_tokens"] / max(rollout, 1e-9),
+        "learnt_tokens_per_second": figures["learnt_tokens"] / max(update, 1e-9),
+    }  # fmt: skip
+
+
+def _reply_lengths(trajectory: Trajectory) -> list[int]:
+    """Sampled tokens of every reply; a reply that a machine's fault cut off is none."""
+    generations = [turn.generation for turn in trajectory.turns]
+    return [
+        (one.usage.completion_tokens or 0) if one.token_ids is None else len(one.token_ids)
+        for one in generations
+        if one.finish != "error"
+    ]
 
 
 def _quality(trajectories: Sequence[Trajectory]) -> dict[str, float]:
@@ -136,4 +171,7 @@ class StepLog:
 
 
 def _rounded(value: Any) -> Any:
-    return round(value, 6) if isinstance(value, float) else value
+    """Six decimals, and four digits of what is smaller than a thousandth: a rate of 1e-7 is not 0."""
+    if not isinstance(value, float):
+        return value
+    return round(value, 6) if abs(value) >= 1e-3 else float(f"{value:.4g}")

@@ -6,16 +6,14 @@ Gradients of micro batches and of processes add up to those of the batch, since 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
 from timeloupe.model.expand import expand
-from timeloupe.model.forward import hidden_states, target_logprobs
 from timeloupe.model.load import LoadedModel
 from timeloupe.train.batch import Sample, micro_batches
 from timeloupe.train.grpo_recipe import GrpoRecipe
+from timeloupe.train.logprobs import Reference, log_probs
 from timeloupe.train.parallel import Parallel
 from timeloupe.train.policy_loss import LossSettings, policy_loss
 
@@ -23,7 +21,7 @@ from timeloupe.train.policy_loss import LossSettings, policy_loss
 def update(
     samples: Sequence[Sample],
     loaded: LoadedModel,
-    reference: PreTrainedModel | None,
+    reference: Reference | None,
     optimizers: Sequence[torch.optim.Optimizer],
     recipe: GrpoRecipe,
     parallel: Parallel,
@@ -41,13 +39,12 @@ def update(
     if not num_useful:
         return {}
     loaded.model.train()
-    names = ("loss", "kl", "clip_share", "ratio")
+    names = ("loss", "kl", "clip_share", "ratio", "entropy")
     sums = [0.0] * len(names)
     for part in micro_batches(useful, recipe.micro_batch):
         batch = expand([one.episode for one in part], loaded.layout).to(loaded.device)
-        log_probs_BT = _log_probs(loaded.model, batch)
-        with torch.no_grad():
-            reference_BT = None if reference is None else _log_probs(reference, batch)
+        log_probs_BT, entropy_BT = log_probs(loaded.model, batch)
+        reference_BT = None if reference is None else reference(batch)
         found = policy_loss(
             log_probs_BT, batch.logprobs_BT,
             torch.tensor([one.advantage for one in part], device=loaded.device, dtype=torch.float32),
@@ -57,7 +54,10 @@ def update(
         )  # fmt: skip
         found.total.backward()
         share = float(batch.loss_mask_BT.sum()) / num_useful
-        values = (found.total.item(), share * found.kl, share * found.clip_share, share * found.ratio_mean)
+        values = (
+            found.total.item(), share * found.kl, share * found.clip_share, share * found.ratio_mean,
+            float(entropy_BT.sum()) / num_useful,
+        )  # fmt: skip
         sums = [total + value for total, value in zip(sums, values, strict=True)]
     parallel.sum_gradients(loaded.model)
     norm = torch.nn.utils.clip_grad_norm_(loaded.model.parameters(), recipe.clip_norm)
@@ -65,9 +65,3 @@ def update(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     return dict(zip(names, parallel.sum(sums), strict=True)) | {"norm": norm.item()}
-
-
-def _log_probs(model: PreTrainedModel, batch: Any) -> torch.Tensor:
-    with torch.autocast(batch.input_ids_BT.device.type, torch.bfloat16, enabled=batch.input_ids_BT.is_cuda):
-        hidden_BTH = hidden_states(model, batch)
-    return target_logprobs(model, batch, hidden_BTH=hidden_BTH)

@@ -1,0 +1,53 @@
+"""Figures of a step: counted from known roll-outs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from timeloupe.train.grpo_log import StepLog, phase_seconds, step_figures
+from timeloupe.trajectory import Example, Generation, Score, Segment, StopReason, Trajectory, Turn, Usage
+
+
+def trajectory(*lengths: int, reward: float | None = 1.0, **last: Any) -> Trajectory:
+    """A roll-out whose replies have these many tokens; ``last`` changes the last reply."""
+    replies = [Generation(text="x", token_ids=(1,) * length, logprobs=(-0.5,) * length) for length in lengths]
+    replies[-1] = replies[-1].model_copy(update=last)
+    return Trajectory(
+        example=Example(id="a", video="a.mp4", question="When?", task="grounding", segments=(Segment(start_seconds=1.0, end_seconds=2.0),)),
+        prompt=(), turns=tuple(Turn(generation=one) for one in replies), stop=StopReason.FORMAT,
+        score=Score(parts={"reward": reward}), policy="test", protocol="small",
+    )  # fmt: skip
+
+
+def test_reply_lengths_count_every_reply_and_no_fault_of_the_machine() -> None:
+    ones = [
+        trajectory(3, 5),
+        trajectory(8),
+        trajectory(4, 1, finish="error", token_ids=None, usage=Usage(completion_tokens=9)),
+        trajectory(1, token_ids=None, usage=Usage(completion_tokens=10)),
+    ]
+    figures = step_figures(ones, [8, 8], [{"entropy": 1.0}, {"entropy": 2.0}, {}])
+    assert figures["generated_tokens"] == 30 and figures["learnt_tokens"] == 16
+    assert figures["reply_tokens"] == pytest.approx(6.0) and figures["reply_tokens_max"] == 10
+    assert figures["tokens"] == 8 and figures["entropy"] == 1.5
+
+
+def test_phases_share_the_step() -> None:
+    found = phase_seconds({"generated_tokens": 100, "learnt_tokens": 60}, 1.0, 3.0, 4.0, 10.0)
+    assert found == {
+        "rollout_seconds": 2.0, "prepare_seconds": 1.0, "update_seconds": 6.0,
+        "generated_tokens_per_second": 50.0, "learnt_tokens_per_second": 10.0,
+    }  # fmt: skip
+
+
+def test_a_small_rate_is_not_rounded_to_nothing(tmp_path: Path) -> None:
+    StepLog(tmp_path, 0, None)(0, {"lr": 1.25e-8, "reward": 0.12345678}, ())
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {
+        "step": 0,
+        "lr": 1.25e-8,
+        "reward": 0.123457,
+    }
