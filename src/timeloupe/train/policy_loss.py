@@ -93,6 +93,7 @@ def policy_loss(
     *,
     reference_log_probs_BT: torch.Tensor | None = None,
     off_policy_B: torch.Tensor | None = None,
+    weights_BT: torch.Tensor | None = None,
     num_tokens: int | None = None,
     num_sequences: int | None = None,
 ) -> PolicyLoss:
@@ -112,6 +113,7 @@ def policy_loss(
         settings: See there.
         reference_log_probs_BT: Of the reference model; needed where ``kl_weight`` > 0.
         off_policy_B: True where the policy did not sample the roll-out itself.
+        weights_BT: Factor of each token's policy term, without gradient; the KL term has none. Default: 1.
         num_tokens: Learnt tokens of the whole batch, where this is a part of it (gradient accumulation, several
             processes); the parts' losses then add up to the batch's. Default: of this part.
         num_sequences: Roll-outs of the whole batch, likewise.
@@ -140,6 +142,8 @@ def policy_loss(
         off_BT = off_policy_B[:, None].expand_as(loss_BT)
         loss_BT = torch.where(off_BT, -advantages_BT * _clean(log_probs_BT, mask_BT), loss_BT)
         was_clipped_BT = was_clipped_BT * ~off_BT
+    if weights_BT is not None:
+        loss_BT = loss_BT * weights_BT
     kl = 0.0
     if reference_log_probs_BT is not None:
         kl_BT = k3(
