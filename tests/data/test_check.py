@@ -21,11 +21,11 @@ from timeloupe.data.check import (
     coverage,
     question_key,
     reader_findings,
-    video_key,
 )
 from timeloupe.data.sources import read_sources
 from timeloupe.data.videos import check_videos
 from timeloupe.errors import ConfigError, MissingError, RecordError
+from timeloupe.eval.files.find_videos import video_key
 from timeloupe.eval.scoring import Row
 
 MOMENT = Row(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from timeloupe.eval.files.find_videos import video_key
 from timeloupe.eval.scoring import Row, Window
 
 ERROR, WARNING = "error", "warning"
@@ -167,13 +168,6 @@ def check_overlap(rows: Sequence[Row], train: Sequence[Row]) -> list[Finding]:
             ],
         }
     )
-
-
-def video_key(video: str) -> str:
-    """Return a video's name without folder and video suffix."""
-    name = video.replace("\\", "/").rsplit("/", 1)[-1]
-    stem, dot, suffix = name.rpartition(".")
-    return stem if dot and suffix.lower() in {"mp4", "mkv", "webm", "avi", "mov", "m4v", "flv"} else name
 
 
 def question_key(question: str) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from timeloupe.data.check import Fault, Finding, findings, video_key
-from timeloupe.errors import MissingError, VideoError
+from timeloupe.data.check import Fault, Finding, findings
+from timeloupe.errors import VideoError
+from timeloupe.eval.files.find_videos import VideoFolder
 from timeloupe.eval.scoring import Row
 from timeloupe.video.probe import probe
 
@@ -20,25 +21,18 @@ OnVideo = Callable[[int, int], None]
 def check_videos(rows: Sequence[Row], folder: Path, on_video: OnVideo | None = None) -> list[Finding]:
     """Return which videos are missing, unreadable or of another length; each is looked at once.
 
-    A row's video is the file of that path below ``folder``, else the file of that name anywhere below it, with or
-    without a video suffix. A row with a clip needs a video that reaches the clip's end.
+    Files are found as ``VideoFolder`` finds them. A row with a clip needs a video that reaches the clip's end.
 
     Raises:
         MissingError: There is no such folder.
     """
-    if not folder.is_dir():
-        raise MissingError(f"no folder of videos at {str(folder)!r}")
-    by_key: dict[str, Path] = {}
-    for file in sorted(folder.rglob("*")):
-        if file.is_file():
-            by_key.setdefault(video_key(file.name), file)
-            by_key.setdefault(file.name, file)
+    videos = VideoFolder(folder)
     of_video: dict[str, list[Row]] = {}
     for row in rows:
         of_video.setdefault(row.video, []).append(row)
     faults: dict[str, list[Fault]] = {"missing_video": [], "unreadable_video": [], "duration_mismatch": []}
     for number, (video, some) in enumerate(of_video.items(), 1):
-        path = _file(video, folder, by_key)
+        path = videos.find(video)
         if path is None:
             faults["missing_video"].append((video, f"not below {folder}"))
         else:
@@ -46,14 +40,6 @@ def check_videos(rows: Sequence[Row], folder: Path, on_video: OnVideo | None = N
         if on_video is not None:
             on_video(number, len(of_video))
     return findings(faults)
-
-
-def _file(video: str, folder: Path, by_key: dict[str, Path]) -> Path | None:
-    named = folder / video
-    if video and named.is_file():
-        return named
-    name = Path(video).name
-    return by_key.get(name) or by_key.get(video_key(video))
 
 
 def _look(video: str, path: Path, rows: Sequence[Row], faults: dict[str, list[Fault]]) -> None:

@@ -1,0 +1,220 @@
+"""Plays the episodes of a benchmark: each is in the run exactly once, whatever fails on the way.
+
+A model in this process plays lockstep batches in one thread; a served one plays episodes in threads, one each, so that
+none waits for another. What an episode gets does not depend on that: its seeds derive from its own id.
+
+Machine's faults (a dead server, a stalled one, an answer that is no JSON) are played again after all others, in rounds,
+later and later. What still fails is written down as an episode without a score. A video that cannot be read is not
+played again: it will not get better.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from timeloupe.errors import boundary
+from timeloupe.runs import RunFolder
+from timeloupe.trajectory import Example, StopReason, Trajectory
+
+Job = tuple[Example, int]
+"""An example, and which of its repeats."""
+
+PlayBatch = Callable[[Sequence[Job]], list[Trajectory]]
+
+MAX_WAIT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How episodes are played.
+
+    Attributes:
+        threads: Batches under way at once, >= 1.
+        batch: Episodes of a batch, >= 1.
+        retries: Further rounds for episodes that a machine's fault ended, >= 0.
+        wait_seconds: Before the first of them; each further wait is twice as long, up to ``MAX_WAIT_SECONDS``.
+    """
+
+    threads: int = 1
+    batch: int = 1
+    retries: int = 3
+    wait_seconds: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("threads", self.threads, 1), ("batch", self.batch, 1), ("retries", self.retries, 0),
+            ("wait_seconds", self.wait_seconds, 0),
+        ):  # fmt: skip
+            if value < least:
+                raise boundary(f"{name} of the runner", value, f">= {least}")
+
+
+@dataclass
+class Tally:
+    """What has come of the episodes so far.
+
+    Attributes:
+        wanted: Episodes that were asked for.
+        written: Episodes that this call wrote to the run.
+        stops: Of those, how many ended for each reason.
+        retried: Times that an episode was put back to be played again.
+    """
+
+    wanted: int
+    written: int = 0
+    stops: Counter[StopReason] = field(default_factory=Counter)
+    retried: int = 0
+
+    @property
+    def left(self) -> int:
+        """Episodes that are not in the run: the call was stopped."""
+        return self.wanted - self.written
+
+
+OnPlayed = Callable[[Trajectory, Tally], None]
+"""Called with every episode that was written."""
+
+
+def run_episodes(
+    jobs: Sequence[Job],
+    run: RunFolder,
+    play_batch: PlayBatch,
+    pace: Pace,
+    *,
+    stop: threading.Event | None = None,
+    on_played: OnPlayed | None = None,
+) -> Tally:
+    """Play jobs and append their episodes to a run, in the order in which they end.
+
+    Args:
+        jobs: What to play; none twice, and none that the run holds already.
+        run: Where the episodes go.
+        play_batch: Plays some jobs and returns their episodes in order; called from ``pace.threads`` threads.
+        pace: How.
+        stop: Once it is set no further batch begins; those under way are waited for.
+        on_played: Called in this thread.
+
+    Returns:
+        What came of them; ``left`` > 0 if ``stop`` was set.
+
+    Raises:
+        ConfigError: As ``play_batch`` raises it, at once; batches under way are left to themselves.
+    """
+    stop = stop or threading.Event()
+    tally = Tally(len(jobs))
+    pending = list(jobs)
+    for round_number in range(pace.retries + 1):
+        if round_number and pending:
+            stop.wait(min(pace.wait_seconds * 2 ** (round_number - 1), MAX_WAIT_SECONDS))
+        again: list[Job] = []
+        for job, trajectory in _played(pending, play_batch, pace, stop):
+            if round_number < pace.retries and worth_retrying(trajectory):
+                again.append(job)
+                tally.retried += 1
+                continue
+            run.append(trajectory)
+            tally.written += 1
+            tally.stops[trajectory.stop] += 1
+            if on_played is not None:
+                on_played(trajectory, tally)
+        pending = again
+        if stop.is_set() or not pending:
+            break
+    return tally
+
+
+def worth_retrying(trajectory: Trajectory) -> bool:
+    """Whether a machine's fault ended the episode, of a kind that may be gone when it is played again."""
+    problem = trajectory.problem
+    return trajectory.stop is StopReason.INFRASTRUCTURE and (problem is None or problem.reason != "video")
+
+
+def _played(
+    jobs: Sequence[Job], play_batch: PlayBatch, pace: Pace, stop: threading.Event
+) -> Iterator[tuple[Job, Trajectory]]:
+    """Yield every job with its episode as they end."""
+    batches = [list(jobs[at : at + pace.batch]) for at in range(0, len(jobs), pace.batch)]
+    if pace.threads == 1:
+        for batch in batches:
+            if stop.is_set():
+                return
+            yield from zip(batch, play_batch(batch), strict=True)
+        return
+    waiting: queue.SimpleQueue[list[Job]] = queue.SimpleQueue()
+    for batch in batches:
+        waiting.put(batch)
+    ended: queue.SimpleQueue[tuple[list[Job], list[Trajectory] | BaseException] | None] = queue.SimpleQueue()
+    given_up = threading.Event()
+    threads = [
+        # A daemon: an interrupted program must not wait for a server that never answers.
+        threading.Thread(
+            target=_work, args=(waiting, ended, play_batch, stop, given_up), name=f"episodes-{number}", daemon=True
+        )
+        for number in range(min(pace.threads, len(batches)))
+    ]  # fmt: skip
+    for thread in threads:
+        thread.start()
+    running = len(threads)
+    try:
+        while running:
+            found = ended.get()
+            if found is None:
+                running -= 1
+                continue
+            batch, result = found
+            if isinstance(result, BaseException):
+                raise result
+            yield from zip(batch, result, strict=True)
+    finally:
+        given_up.set()
+
+
+def _work(
+    waiting: queue.SimpleQueue[list[Job]],
+    ended: queue.SimpleQueue[tuple[list[Job], list[Trajectory] | BaseException] | None],
+    play_batch: PlayBatch,
+    stop: threading.Event,
+    given_up: threading.Event,
+) -> None:
+    while not (stop.is_set() or given_up.is_set()):
+        try:
+            batch = waiting.get_nowait()
+        except queue.Empty:
+            break
+        try:
+            ended.put((batch, play_batch(batch)))
+        except BaseException as error:  # it is raised in the thread that asked
+            ended.put((batch, error))
+            break
+    ended.put(None)
+
+
+@dataclass
+class Clock:
+    """How long a run has taken and how long it will.
+
+    Attributes:
+        began: ``time.perf_counter()`` at its start.
+    """
+
+    began: float = field(default_factory=time.perf_counter)
+
+    def words(self, done: int, wanted: int) -> str:
+        """Return ``12.3/min, 4 min left`` for ``done`` of ``wanted`` episodes; empty before the first."""
+        elapsed = time.perf_counter() - self.began
+        if not done or elapsed <= 0:
+            return ""
+        left = (wanted - done) * elapsed / done
+        unit = (
+            f"{left:.0f} s"
+            if left < 90
+            else f"{left / 60:.0f} min"
+            if left < 5400
+            else f"{left / 3600:.1f} h"
+        )
+        return f"{60 * done / elapsed:.1f}/min, {unit} left"
