@@ -61,6 +61,7 @@ SHOWN = (
     "right",
     "kl",
     "clip_share",
+    "gap_max",
     "rollout_seconds",
     "update_seconds",
 )
@@ -80,6 +81,7 @@ def grpo(
     Several processes: `torchrun --nproc-per-node 8 -m timeloupe train grpo RECIPE` shares each batch among them.
     """
     with _needs_torch():
+        from timeloupe.engines.rollouts import make_policy
         from timeloupe.train.grpo import train_grpo
         from timeloupe.train.grpo_recipe import GrpoRecipe
     resolved = _resolved(recipe, set_, GrpoRecipe, dry_run, threads)
@@ -93,7 +95,7 @@ def grpo(
         console.print(f"{row['step']:>5}/{resolved.steps}  {figures}", highlight=False)
 
     with _says_how_to_go_on(console, "grpo", recipe, folder, threads, set_):
-        typer.echo(str(train_grpo(resolved, folder, resume=resume, on_log=show)))
+        typer.echo(str(train_grpo(resolved, folder, resume=resume, on_log=show, make_policy=make_policy)))
 
 
 def _console() -> Console:

@@ -21,7 +21,6 @@ from timeloupe.environment.rollout import derive_seed, play
 from timeloupe.environment.settings import EpisodeSettings, make_settings
 from timeloupe.errors import ConfigError, MissingError, boundary
 from timeloupe.model.load import LoadedModel, load_model
-from timeloupe.policy.local import LocalPolicy
 from timeloupe.prompt.protocol import PROTOCOLS, Protocol
 from timeloupe.reward.base import Context
 from timeloupe.reward.compose import Reward, load_reward
@@ -31,8 +30,10 @@ from timeloupe.train.checkpoint import Progress, load_checkpoint, read_progress,
 from timeloupe.train.grpo_log import StepLog, phase_seconds, step_figures
 from timeloupe.train.grpo_recipe import GrpoRecipe, WorldData
 from timeloupe.train.logprobs import frozen_copy
+from timeloupe.train.old_log_probs import OldLogProbs
 from timeloupe.train.optimizer import build_optimizers, schedule, set_learning_rate
 from timeloupe.train.parallel import Parallel
+from timeloupe.train.rollout_part import MakePolicy, RolloutPolicy, figures_of, local_policy
 from timeloupe.train.sft import export
 from timeloupe.train.update import update
 from timeloupe.trajectory import Example, Task, Trajectory, read_examples
@@ -46,7 +47,12 @@ Log = Callable[[dict[str, Any]], None]
 
 
 def train_grpo(
-    recipe: GrpoRecipe, folder: str | Path, *, resume: bool = False, on_log: Log | None = None
+    recipe: GrpoRecipe,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    on_log: Log | None = None,
+    make_policy: MakePolicy = local_policy,
 ) -> Path:
     """Train as the recipe says and return the folder of the finished checkpoint (``folder/model``).
 
@@ -58,6 +64,7 @@ def train_grpo(
         folder: Run folder.
         resume: Go on where the run in ``folder`` stopped.
         on_log: Called with every step's figures.
+        make_policy: Makes the policy that plays; the default knows the backend ``local``.
 
     Raises:
         ConfigError: ``folder`` holds another recipe's run, or any run and ``resume`` is false; the data has no row
@@ -79,7 +86,7 @@ def train_grpo(
     if progress:
         load_checkpoint(folder, loaded, optimizers)
     torch.manual_seed(recipe.seed)
-    policy = LocalPolicy(loaded)
+    policy = make_policy(loaded, recipe.rollout)
     cache = FrameCache(CACHE_BYTES)
     log = StepLog(folder, progress, on_log) if parallel.is_main else None
     for step in range(progress, recipe.steps):
@@ -96,13 +103,16 @@ def train_grpo(
             learn=recipe.learn, scale=recipe.scale, epsilon=recipe.epsilon,
         )  # fmt: skip
         prepared = time.perf_counter()
+        old = OldLogProbs(recipe.rollout)
         updates = [
-            update(samples, loaded, reference, optimizers, recipe, parallel) for _ in range(recipe.updates)
+            update(samples, loaded, reference, optimizers, recipe, parallel, old)
+            for _ in range(recipe.updates)
         ]
+        seen = figures_of(policy) | old.figures(parallel)
         everything = parallel.gather(trajectories)
         lengths = parallel.gather([one.num_tokens for one in samples])
         if log is not None:
-            figures = step_figures(everything, lengths, updates) | {"lr": rate * recipe.lr}
+            figures = step_figures(everything, lengths, updates) | {"lr": rate * recipe.lr} | seen
             seconds = phase_seconds(figures, began, rolled, prepared, time.perf_counter())
             log(step, figures | seconds, everything if recipe.keep_rollouts else ())
             if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
@@ -137,7 +147,7 @@ def roll_out(
     recipe: GrpoRecipe,
     chosen: Sequence[Member],
     step: int,
-    policy: LocalPolicy,
+    policy: RolloutPolicy,
     protocol: Protocol,
     settings: EpisodeSettings,
     cache: FrameCache,

@@ -10,6 +10,7 @@ from timeloupe.train.advantage import Scale
 from timeloupe.train.optimizer import OptimizerName
 from timeloupe.train.policy_loss import Aggregate, Importance
 from timeloupe.train.recipe import ModelPart, RecipePart
+from timeloupe.train.rollout_part import RolloutPart
 from timeloupe.trajectory import Task
 from timeloupe.world.script import training_seed
 
@@ -94,6 +95,7 @@ class GrpoRecipe(RecipePart):
         learn: ``all_turns`` = every sampled token; ``last_turn`` = those of the last turn.
         scale: How rewards of a group are compared.
         epsilon: Added to their standard deviation.
+        rollout: Who plays the roll-outs.
         loss: The loss.
         lr: Peak learning rate.
         optimizer: ``adamw`` or ``muon``.
@@ -119,6 +121,7 @@ class GrpoRecipe(RecipePart):
     learn: Literal["all_turns", "last_turn"] = "all_turns"
     scale: Scale = "std"
     epsilon: float = Field(1e-4, ge=0, le=1)
+    rollout: RolloutPart = RolloutPart()
     loss: LossPart = LossPart()
     lr: float = Field(gt=0)
     optimizer: OptimizerName = "adamw"

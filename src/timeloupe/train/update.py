@@ -14,6 +14,7 @@ from timeloupe.model.load import LoadedModel
 from timeloupe.train.batch import Sample, micro_batches
 from timeloupe.train.grpo_recipe import GrpoRecipe
 from timeloupe.train.logprobs import Reference, log_probs
+from timeloupe.train.old_log_probs import OldLogProbs
 from timeloupe.train.parallel import Parallel
 from timeloupe.train.policy_loss import LossSettings, policy_loss
 
@@ -25,13 +26,15 @@ def update(
     optimizers: Sequence[torch.optim.Optimizer],
     recipe: GrpoRecipe,
     parallel: Parallel,
+    old: OldLogProbs | None = None,
 ) -> dict[str, float]:
     """Take one optimizer step on a batch and return its figures; without anything to learn the weights stay.
 
-    ``samples`` are this process's. Gradients of micro batches and processes add up to those of the batch: denominators
+    ``samples`` are this process's; ``old`` is shared by all passes over them. Gradients of micro batches and processes add up to those of the batch: denominators
     are of the whole.
     """
     settings = LossSettings(**recipe.loss.model_dump())
+    old = old or OldLogProbs(recipe.rollout)
     # A group whose members did equally well pulls nowhere; with a KL term it still pulls to the reference.
     useful = [one for one in samples if settings.kl_weight or one.advantage]
     counts = [sum(one.num_tokens for one in samples), len(samples), sum(one.num_tokens for one in useful)]
@@ -45,12 +48,13 @@ def update(
         batch = expand([one.episode for one in part], loaded.layout).to(loaded.device)
         log_probs_BT, entropy_BT = log_probs(loaded.model, batch)
         reference_BT = None if reference is None else reference(batch)
+        old_BT, weights_BT = old(part, log_probs_BT, batch)
         found = policy_loss(
-            log_probs_BT, batch.logprobs_BT,
+            log_probs_BT, old_BT,
             torch.tensor([one.advantage for one in part], device=loaded.device, dtype=torch.float32),
             batch.loss_mask_BT, settings, reference_log_probs_BT=reference_BT,
             off_policy_B=torch.tensor([one.off_policy for one in part], device=loaded.device),
-            num_tokens=num_tokens, num_sequences=num_sequences,
+            weights_BT=weights_BT, num_tokens=num_tokens, num_sequences=num_sequences,
         )  # fmt: skip
         found.total.backward()
         share = float(batch.loss_mask_BT.sum()) / num_useful
