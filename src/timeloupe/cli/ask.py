@@ -10,6 +10,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from timeloupe.cli.flags import (
+    ApiKeyEnvFlag,
+    BaseUrlFlag,
+    CacheBytesFlag,
+    CacheDirFlag,
+    DeadlineFlag,
+    FramesFlag,
+    ImageFormatFlag,
+    LogprobsFlag,
+    MaxNewTokensFlag,
+    MaxRequestFlag,
+    MaxTurnsFlag,
+    ModelFlag,
+    PolicyFlag,
+    ProtocolFlag,
+    ScriptFlag,
+    SendFlag,
+    SettingsFromFlag,
+    SystemPromptFlag,
+    TemperatureFlag,
+    ThreadsFlag,
+    TimeFormatFlag,
+    TimeoutFlag,
+)
 from timeloupe.cli.policies import POLICIES, PolicyFlags, policy_name
 from timeloupe.errors import ConfigError, MissingError, boundary
 
@@ -40,89 +64,22 @@ def ask(
             show_default=False,
         ),
     ] = None,
-    policy: Annotated[
-        str | None,
-        typer.Option(
-            help="small, local, scripted or openai.  [default: what --base-url, --model or --script needs, else small]",
-            show_default=False,
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Checkpoint folder or hub id, for local; served name, for openai."),
-    ] = None,
-    script: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="JSON file of replies, for scripted.")
-    ] = None,
-    base_url: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Server to ask, such as http://localhost:8000/v1."),
-    ] = None,
-    api_key_env: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Environment variable with the server's key.  [default: OPENAI_API_KEY, none on this machine]",
-            show_default=False,
-        ),
-    ] = None,
-    send: Annotated[
-        str | None,
-        typer.Option(
-            help="Frames to a server as timed images, or video (vLLM).  [default: images]", show_default=False
-        ),
-    ] = None,
-    time_format: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TEXT",
-            help="Time before an image, for --send images.  [default: '<{:.1f} seconds>']",
-            show_default=False,
-        ),
-    ] = None,
-    image_format: Annotated[
-        str | None,
-        typer.Option(help="jpeg or png, to a server.  [default: jpeg]", show_default=False),
-    ] = None,
-    timeout: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SECONDS",
-            help="Wait for a server's whole reply this long, each try.  [default: 600]",
-            show_default=False,
-        ),
-    ] = None,
-    max_request: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE", help="Send a server no larger request.  [default: 64MiB]", show_default=False
-        ),
-    ] = None,
-    logprobs: Annotated[
-        bool, typer.Option("--logprobs", help="Ask a server for token ids and log-probabilities.")
-    ] = False,
-    settings_from: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PATH", help="Checkpoint folder (or small) that a server runs: its frames and protocol."
-        ),
-    ] = None,
-    protocol: Annotated[
-        str | None,
-        typer.Option(
-            help="Prompt protocol.  [default: the checkpoint's, else videotemp]", show_default=False
-        ),
-    ] = None,
-    system_prompt: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Text file that replaces the protocol's system prompt."),
-    ] = None,
-    max_turns: Annotated[
-        int | None, typer.Option(help="Turns at most; 1 = a single look.", show_default=False)
-    ] = None,
-    frames: Annotated[
-        int | None, typer.Option(help="Frames of the first look at most.", show_default=False)
-    ] = None,
+    policy: PolicyFlag = None,
+    model: ModelFlag = None,
+    script: ScriptFlag = None,
+    base_url: BaseUrlFlag = None,
+    api_key_env: ApiKeyEnvFlag = None,
+    send: SendFlag = None,
+    time_format: TimeFormatFlag = None,
+    image_format: ImageFormatFlag = None,
+    timeout: TimeoutFlag = None,
+    max_request: MaxRequestFlag = None,
+    logprobs: LogprobsFlag = False,
+    settings_from: SettingsFromFlag = None,
+    protocol: ProtocolFlag = None,
+    system_prompt: SystemPromptFlag = None,
+    max_turns: MaxTurnsFlag = None,
+    frames: FramesFlag = None,
     from_: Annotated[
         str | None,
         typer.Option(
@@ -139,34 +96,13 @@ def ask(
             show_default=False,
         ),
     ] = None,
-    deadline: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SECONDS",
-            help="Give the video up when its decoder shows no sign of life so long; 0 = never.  [default: 60]",
-            show_default=False,
-        ),
-    ] = None,
-    cache_dir: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", envvar="TIMELOUPE_CACHE_DIR", help="Keep decoded frames there, to use again."
-        ),
-    ] = None,
-    cache_bytes: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE", help="How much at most, such as 500MB.  [default: 2GiB]", show_default=False
-        ),
-    ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="0 = always the likeliest word.", show_default=False)
-    ] = None,
-    max_new_tokens: Annotated[
-        int | None, typer.Option(help="Tokens of one reply at most.", show_default=False)
-    ] = None,
+    deadline: DeadlineFlag = None,
+    cache_dir: CacheDirFlag = None,
+    cache_bytes: CacheBytesFlag = None,
+    temperature: TemperatureFlag = None,
+    max_new_tokens: MaxNewTokensFlag = None,
     seed: Annotated[int, typer.Option(help="Same seed, same answer.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads of a model in this process.")] = 1,
+    threads: ThreadsFlag = 1,
     save: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Run folder to append the episode to.")
     ] = None,
