@@ -59,13 +59,19 @@ def target_logprobs_and_entropy(
         hidden_BTH = hidden_states(model, batch)
     rows_N, columns_N = batch.loss_mask_BT[:, 1:].nonzero(as_tuple=True)
     logits_NV = logits_at(model, hidden_BTH, rows_N, columns_N)
-    targets_N = batch.input_ids_BT[rows_N, columns_N + 1]
-    normaliser_N = logits_NV.logsumexp(-1)
-    chosen_N = logits_NV.gather(1, targets_N[:, None])[:, 0] - normaliser_N
+    chosen_N, entropy_N = chosen_and_entropy(logits_NV, batch.input_ids_BT[rows_N, columns_N + 1])
     empty_BT = chosen_N.new_zeros(batch.input_ids_BT.shape)
     places = (rows_N, columns_N + 1)
-    entropy_N = _entropy(logits_NV.detach(), normaliser_N.detach())
     return empty_BT.index_put(places, chosen_N), empty_BT.index_put(places, entropy_N)
+
+
+def chosen_and_entropy(
+    logits_NV: torch.Tensor, targets_N: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the log-probability of each target, and the entropy of its distribution without gradient; both (N,)."""
+    normaliser_N = logits_NV.logsumexp(-1)
+    chosen_N = logits_NV.gather(1, targets_N[:, None])[:, 0] - normaliser_N
+    return chosen_N, _entropy(logits_NV.detach(), normaliser_N.detach())
 
 
 def _entropy(logits_NV: torch.Tensor, normaliser_N: torch.Tensor) -> torch.Tensor:

@@ -27,7 +27,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from timeloupe.errors import boundary
 from timeloupe.model.episode import Clip, TokenEpisode, same_clips
 from timeloupe.model.expand import ModelBatch, clip_pixels, expand
-from timeloupe.model.forward import logits_at
+from timeloupe.model.forward import chosen_and_entropy, logits_at
 from timeloupe.model.layout import Layout
 
 ATTENTION = "timeloupe_packed"
@@ -85,7 +85,9 @@ class Pack:
         """Return the pack with all tensors on ``device``."""
         moved = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "rows"}
         return replace(
-            self, rows=tuple(one.to(device) for one in self.rows), **{k: v.to(device) for k, v in moved.items()}
+            self,
+            rows=tuple(one.to(device) for one in self.rows),
+            **{k: v.to(device) for k, v in moved.items()},
         )
 
     def model_inputs(self) -> dict[str, Any]:
@@ -150,12 +152,18 @@ def _kinds_of_clips(episodes: Sequence[TokenEpisode]) -> list[list[int]]:
 
 
 def _same_clip(one: Clip, two: Clip) -> bool:
-    if (one.is_image, one.frame_seconds, one.pixels.shape) != (two.is_image, two.frame_seconds, two.pixels.shape):
+    if (one.is_image, one.frame_seconds, one.pixels.shape) != (
+        two.is_image,
+        two.frame_seconds,
+        two.pixels.shape,
+    ):
         return False
     return same_clips([one], [two])
 
 
-def _symbols(whole: ModelBatch, lengths: list[int], kinds: list[list[int]], layout: Layout) -> list[list[int]]:
+def _symbols(
+    whole: ModelBatch, lengths: list[int], kinds: list[list[int]], layout: Layout
+) -> list[list[int]]:
     """Return each episode as numbers: those of text are its ids, those of visual tokens name their clip."""
     ids_BT = whole.input_ids_BT.numpy().copy()
     for span in whole.spans:
@@ -223,20 +231,23 @@ def _alike(owned: list[tuple[int, int]], lengths: list[int]) -> Iterator[list[tu
             yield members
 
 
-def use_packed_attention(model: PreTrainedModel) -> bool:
-    """Let the text layers of a model take packs, and return whether they can.
+def use_packed_attention(model: PreTrainedModel) -> None:
+    """Let the text layers of a model take packs; passes without a pack stay as they were.
 
-    They cannot where they do not run the library's SDPA, or attend in a sliding window. Passes without a pack stay as
-    they were.
+    Raises:
+        ConfigError: The layers do not run the library's SDPA, or attend in a sliding window.
     """
     config = model.config.get_text_config()
-    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
-        return False
-    if config._attn_implementation == "sdpa":
-        ALL_ATTENTION_FUNCTIONS.register(ATTENTION, _attention)
-        ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, sdpa_mask)
-        config._attn_implementation = ATTENTION
-    return config._attn_implementation == ATTENTION
+    if config._attn_implementation == ATTENTION:
+        return
+    kinds = {config._attn_implementation, *(getattr(config, "layer_types", None) or ())}
+    if kinds - {"sdpa", "full_attention"}:
+        raise boundary(
+            "attention of a model that is trained on packs", sorted(kinds), ("sdpa", "full_attention")
+        )
+    ALL_ATTENTION_FUNCTIONS.register(ATTENTION, _attention)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, sdpa_mask)
+    config._attn_implementation = ATTENTION
 
 
 def _attention(
@@ -251,7 +262,11 @@ def _attention(
     for rows in pack.rows:
         asked, looked, taken = (
             item.index_select(0, index.flatten()).unflatten(0, index.shape).transpose(1, 2)
-            for item, index in ((query_NHD, rows.queries_RQ), (key_NHD, rows.keys_RK), (value_NHD, rows.keys_RK))
+            for item, index in (
+                (query_NHD, rows.queries_RQ),
+                (key_NHD, rows.keys_RK),
+                (value_NHD, rows.keys_RK),
+            )
         )
         mask = None if rows.mask_R1QK is None else rows.mask_R1QK.to(asked.dtype)
         mixed, _ = sdpa_attention_forward(module, asked, looked, taken, mask, **kwargs)
@@ -259,22 +274,36 @@ def _attention(
     return torch.cat(found).index_select(0, pack.place_N)[None], None
 
 
-def packed_logprobs(model: PreTrainedModel, pack: Pack) -> torch.Tensor:
-    """Return the log-probability of each target token of the episodes, as ``forward.target_logprobs`` does.
+def packed_hidden_states(model: PreTrainedModel, pack: Pack) -> torch.Tensor:
+    """Return the last hidden state of every token of the tree, (1, N, H).
+
+    ``use_packed_attention`` must have been called on the model.
+    """
+    return model.base_model(**pack.model_inputs(), use_cache=False).last_hidden_state
+
+
+def packed_logprobs_and_entropy(
+    model: PreTrainedModel, pack: Pack, *, hidden_1NH: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what ``forward.target_logprobs_and_entropy`` does for the episodes, (B, T) each.
 
     Args:
         model: ``use_packed_attention`` was called on it.
         pack: The episodes; a target in column 0 has no predictor.
-
-    Returns:
-        float32 (B, T), natural logarithms, temperature 1, no token banned; 0 where no target is.
+        hidden_1NH: Reuse of ``packed_hidden_states(model, pack)``.
     """
-    hidden_1NH = model.base_model(**pack.model_inputs(), use_cache=False).last_hidden_state
+    if hidden_1NH is None:
+        hidden_1NH = packed_hidden_states(model, pack)
     targets_M = pack.tree.loss_mask_BT[0].nonzero()[:, 0]
     places_M = pack.parent_N[targets_M]
     logits_MV = logits_at(model, hidden_1NH, torch.zeros_like(places_M), places_M)
-    chosen_M = logits_MV.gather(1, pack.tree.input_ids_BT[0, targets_M, None])[:, 0] - logits_MV.logsumexp(-1)
-    logprobs_N = chosen_M.new_zeros(pack.num_tokens).index_put((targets_M,), chosen_M)
+    found = chosen_and_entropy(logits_MV, pack.tree.input_ids_BT[0, targets_M])
     learnt_BT = pack.episodes.loss_mask_BT.clone()
     learnt_BT[:, 0] = False
-    return torch.where(learnt_BT, logprobs_N[pack.path_BT], 0.0)
+    chosen_BT, entropy_BT = (
+        torch.where(
+            learnt_BT, one_M.new_zeros(pack.num_tokens).index_put((targets_M,), one_M)[pack.path_BT], 0.0
+        )
+        for one_M in found
+    )
+    return chosen_BT, entropy_BT

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from timeloupe.model.episode import TokenEpisode
+from timeloupe.model.episode import Clip, TokenEpisode, same_clips
 from timeloupe.model.load import LoadedModel
 from timeloupe.model.render import render
 from timeloupe.train.advantage import Scale, group_advantages
@@ -85,6 +85,17 @@ def token_episode(
 
 
 def micro_batches(samples: Sequence[Sample], size: int) -> list[list[Sample]]:
-    """Return the samples in parts of at most ``size``, those of like length together, so that little is padding."""
-    ordered = sorted(samples, key=lambda one: (len(one.episode.clips), len(one.episode.token_ids)))
-    return [ordered[at : at + size] for at in range(0, len(ordered), size)]
+    """Return the samples in parts of at most ``size``: those that begin alike side by side.
+
+    What the samples of a part begin with in common is computed once.
+    """
+    shown: list[Sequence[Clip]] = []
+    keys: list[tuple[int, tuple[int, ...]]] = []
+    for sample in samples:
+        first = sample.episode.clips[:1]
+        number = next((number for number, clips in enumerate(shown) if same_clips(clips, first)), len(shown))
+        if number == len(shown):
+            shown.append(first)
+        keys.append((number, sample.episode.token_ids))
+    order = sorted(range(len(samples)), key=keys.__getitem__)
+    return [[samples[index] for index in order[at : at + size]] for at in range(0, len(order), size)]

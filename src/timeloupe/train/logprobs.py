@@ -8,26 +8,32 @@ from collections.abc import Callable
 import torch
 from transformers import PreTrainedModel
 
-from timeloupe.model.expand import ModelBatch
-from timeloupe.model.forward import hidden_states, target_logprobs_and_entropy
+from timeloupe.model.packing import (
+    Pack,
+    packed_hidden_states,
+    packed_logprobs_and_entropy,
+    use_packed_attention,
+)
 
-Reference = Callable[[ModelBatch], torch.Tensor]
+Reference = Callable[[Pack], torch.Tensor]
 """Log-probabilities (B, T) under the policy as it was before the first step."""
 
 
-def log_probs(model: PreTrainedModel, batch: ModelBatch) -> tuple[torch.Tensor, torch.Tensor]:
+def log_probs(model: PreTrainedModel, pack: Pack) -> tuple[torch.Tensor, torch.Tensor]:
     """Return log-probability and entropy of every target token, float32 (B, T); bfloat16 autocast on a GPU."""
-    with torch.autocast(batch.input_ids_BT.device.type, torch.bfloat16, enabled=batch.input_ids_BT.is_cuda):
-        hidden_BTH = hidden_states(model, batch)
-    return target_logprobs_and_entropy(model, batch, hidden_BTH=hidden_BTH)
+    use_packed_attention(model)
+    device = pack.path_BT.device.type
+    with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        hidden_1NH = packed_hidden_states(model, pack)
+    return packed_logprobs_and_entropy(model, pack, hidden_1NH=hidden_1NH)
 
 
 def frozen_copy(model: PreTrainedModel) -> Reference:
     """Return the reference of a model that is trained as a whole: a second model, as the first is now."""
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
 
-    def reference(batch: ModelBatch) -> torch.Tensor:
+    def reference(pack: Pack) -> torch.Tensor:
         with torch.no_grad():
-            return log_probs(frozen, batch)[0]
+            return log_probs(frozen, pack)[0]
 
     return reference

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import torch
 
-from timeloupe.model.expand import expand
 from timeloupe.model.load import LoadedModel
+from timeloupe.model.packing import pack
 from timeloupe.train.batch import Sample, micro_batches
 from timeloupe.train.grpo_recipe import GrpoRecipe
 from timeloupe.train.logprobs import Reference, log_probs
@@ -45,9 +45,10 @@ def update(
     names = ("loss", "kl", "clip_share", "ratio", "entropy")
     sums = [0.0] * len(names)
     for part in micro_batches(useful, recipe.micro_batch):
-        batch = expand([one.episode for one in part], loaded.layout).to(loaded.device)
-        log_probs_BT, entropy_BT = log_probs(loaded.model, batch)
-        reference_BT = None if reference is None else reference(batch)
+        packed = pack([one.episode for one in part], loaded.layout).to(loaded.device)
+        batch = packed.episodes
+        log_probs_BT, entropy_BT = log_probs(loaded.model, packed)
+        reference_BT = None if reference is None else reference(packed)
         old_BT, weights_BT = old(part, log_probs_BT, batch)
         found = policy_loss(
             log_probs_BT, old_BT,
