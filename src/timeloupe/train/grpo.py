@@ -199,7 +199,9 @@ def _examples(recipe: GrpoRecipe, reward: Reward, folder: Path) -> list[Example]
 def _world(world: WorldData, tasks: Sequence[Task], folder: Path) -> Path:
     """Return the folder of the world's videos and questions, made on first use."""
     where = Path(world.folder or folder / "world")
-    settings = ScriptSettings(min_seconds=world.min_seconds, max_seconds=world.max_seconds)
+    settings = ScriptSettings(
+        min_seconds=world.min_seconds, max_seconds=world.max_seconds, return_rate=world.return_rate
+    )
     made = make_videos(
         where, seed=world.seed, num_videos=world.num_videos, settings=settings, tasks=list(tasks),
         per_task=world.per_task,

@@ -24,6 +24,7 @@ class WorldData(RecipePart):
         per_task: Questions of each task per video.
         min_seconds: Shortest video.
         max_seconds: Longest video.
+        return_rate: How often a shape returns in another scene (``ScriptSettings.return_rate``).
         folder: Where they lie; runs may share it. ``None`` = in the run folder.
     """
 
@@ -32,6 +33,7 @@ class WorldData(RecipePart):
     per_task: int = Field(default=1, gt=0)
     min_seconds: float = Field(default=180.0, gt=0)
     max_seconds: float = Field(default=2400.0, gt=0)
+    return_rate: float = Field(default=0.0, ge=0, le=1)
     folder: str | None = None
 
     @field_validator("seed")
