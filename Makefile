@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --constraint constraints.txt
-EXTRAS := local,train,serve,mcp,dev
+EXTRAS := local,train,trackers,serve,mcp,dev
 DEMO_ARGS ?=
 PYTEST_ARGS ?= -q -n 2
 

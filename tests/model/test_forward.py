@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from tests.model.tiny import tiny_loaded
+from timeloupe.model import forward
 from timeloupe.model.episode import Clip, TokenEpisode, TokenSegment
 from timeloupe.model.expand import expand
-from timeloupe.model import forward
 from timeloupe.model.forward import hidden_states, logits_at, target_logprobs, target_logprobs_and_entropy
 
 

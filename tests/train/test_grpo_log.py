@@ -16,9 +16,12 @@ def trajectory(*lengths: int, reward: float | None = 1.0, **last: Any) -> Trajec
     """A roll-out whose replies have these many tokens; ``last`` changes the last reply."""
     replies = [Generation(text="x", token_ids=(1,) * length, logprobs=(-0.5,) * length) for length in lengths]
     replies[-1] = replies[-1].model_copy(update=last)
+    example = Example(
+        id="a", video="a.mp4", question="When?", task="grounding",
+        segments=(Segment(start_seconds=1.0, end_seconds=2.0),),
+    )  # fmt: skip
     return Trajectory(
-        example=Example(id="a", video="a.mp4", question="When?", task="grounding", segments=(Segment(start_seconds=1.0, end_seconds=2.0),)),
-        prompt=(), turns=tuple(Turn(generation=one) for one in replies), stop=StopReason.FORMAT,
+        example=example, turns=tuple(Turn(generation=one) for one in replies), stop=StopReason.FORMAT,
         score=Score(parts={"reward": reward}), policy="test", protocol="small",
     )  # fmt: skip
 

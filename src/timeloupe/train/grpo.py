@@ -35,6 +35,7 @@ from timeloupe.train.optimizer import build_optimizers, schedule, set_learning_r
 from timeloupe.train.parallel import Parallel
 from timeloupe.train.rollout_part import MakePolicy, RolloutPolicy, figures_of, local_policy
 from timeloupe.train.sft import export
+from timeloupe.train.trackers import Trackers, check_trackers
 from timeloupe.train.update import update
 from timeloupe.trajectory import Example, Task, Trajectory, read_examples
 from timeloupe.video.cache import FrameCache
@@ -88,7 +89,8 @@ def train_grpo(
     torch.manual_seed(recipe.seed)
     policy = make_policy(loaded, recipe.rollout)
     cache = FrameCache(CACHE_BYTES)
-    log = StepLog(folder, progress, on_log) if parallel.is_main else None
+    trackers = Trackers(recipe.trackers, folder, recipe.model_dump(mode="json")) if parallel.is_main else None
+    log = StepLog(folder, progress, on_log, trackers) if parallel.is_main else None
     for step in range(progress, recipe.steps):
         rate = schedule(step, recipe.steps, warmup=recipe.warmup, decay=recipe.decay)
         set_learning_rate(optimizers, rate)
@@ -117,6 +119,8 @@ def train_grpo(
             log(step, figures | seconds, everything if recipe.keep_rollouts else ())
             if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
                 save_checkpoint(folder, loaded, optimizers, Progress(0, step + 1))
+    if trackers is not None:
+        trackers.close()
     loaded.model.eval()
     return parallel.from_main(lambda: export(loaded, folder / "model"))
 
@@ -222,6 +226,7 @@ def _open_run(recipe: GrpoRecipe, folder: Path, resume: bool) -> int:
     """Return how many steps of the run in ``folder`` are done."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"a run needs a folder, got the file {str(folder)!r}, name another path")
+    check_trackers(recipe.trackers)
     path = folder / "recipe.json"
     if resume and not path.exists():
         raise MissingError(f"no run to resume in {str(folder)!r}, expected a folder with recipe.json")

@@ -10,6 +10,7 @@ from typing import Any
 
 from timeloupe.grounding import set_iou
 from timeloupe.runs import TRAJECTORIES
+from timeloupe.train.trackers import Trackers
 from timeloupe.trajectory import Segment, StopReason, Trajectory, to_line
 
 METRICS = "metrics.jsonl"
@@ -139,10 +140,18 @@ class StepLog:
             dropped, since these steps are played again.
         done: Steps that stand.
         on_log: Called with every line.
+        trackers: Sent every line.
     """
 
-    def __init__(self, folder: Path, done: int, on_log: Callable[[dict[str, Any]], None] | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        done: int,
+        on_log: Callable[[dict[str, Any]], None] | None,
+        trackers: Trackers | None = None,
+    ) -> None:
         self.folder = folder
+        self.trackers = trackers
         self.on_log = on_log
         self._keep(folder / METRICS, done, lambda line: int(line["step"]))
         self._keep(folder / TRAJECTORIES, done, lambda line: int(line["settings"]["step"]))
@@ -156,6 +165,8 @@ class StepLog:
         row = {"step": step} | {name: _rounded(value) for name, value in figures.items()}
         with (self.folder / METRICS).open("a", encoding="utf-8") as out:
             out.write(json.dumps(row) + "\n")
+        if self.trackers is not None:
+            self.trackers(row)
         if self.on_log is not None:
             self.on_log(row)
 

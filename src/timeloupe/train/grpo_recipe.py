@@ -10,6 +10,7 @@ from timeloupe.train.advantage import Scale
 from timeloupe.train.optimizer import OptimizerName
 from timeloupe.train.policy_loss import Aggregate, Importance
 from timeloupe.train.recipe import ModelPart, RecipePart
+from timeloupe.train.trackers import TrackerName
 from timeloupe.train.rollout_part import RolloutPart
 from timeloupe.trajectory import Task
 from timeloupe.world.script import training_seed
@@ -107,6 +108,7 @@ class GrpoRecipe(RecipePart):
         clip_norm: Gradient norm limit.
         checkpoint_every: Steps between checkpoints.
         keep_rollouts: Write every roll-out to trajectories.jsonl of the run.
+        trackers: Where the figures of metrics.jsonl are shown besides (``train.trackers``).
     """
 
     seed: int = 0
@@ -133,6 +135,7 @@ class GrpoRecipe(RecipePart):
     clip_norm: float = Field(default=1.0, gt=0)
     checkpoint_every: int = Field(default=50, gt=0)
     keep_rollouts: bool = True
+    trackers: tuple[TrackerName, ...] = ()
 
     @model_validator(mode="after")
     def _starts_somewhere(self) -> Self:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from timeloupe.train.masking import Mask
 from timeloupe.train.optimizer import OptimizerName
+from timeloupe.train.trackers import TrackerName
 from timeloupe.train.world_rows import RowMix
 from timeloupe.world.script import training_seed
 
@@ -188,12 +189,14 @@ class SftRecipe(RecipePart):
         model: Where the model comes from.
         stages: Played in order.
         checkpoint_every: Steps between checkpoints, a multiple of 10 so that a resumed run logs the same averages.
+        trackers: Where the figures of metrics.jsonl are shown besides (``train.trackers``), by steps of the whole run.
     """
 
     seed: int = 0
     model: ModelPart
     stages: tuple[Stage, ...] = Field(min_length=1)
     checkpoint_every: int = Field(200, gt=0, multiple_of=10)
+    trackers: tuple[TrackerName, ...] = ()
 
     @model_validator(mode="after")
     def _unique_names(self) -> Self:

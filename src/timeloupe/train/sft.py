@@ -37,6 +37,7 @@ from timeloupe.train.recipe import (
 from timeloupe.train.rows import TrainRow, to_episode, trajectory_row
 from timeloupe.train.supervision import ROTATIONS, Vocabulary, read_vocabulary, readout_loss, readouts
 from timeloupe.train.timeline_rows import TimelineRows
+from timeloupe.train.trackers import Trackers, check_trackers
 from timeloupe.train.world_rows import WorldRows
 from timeloupe.trajectory import StopReason, Trajectory, read_trajectories
 from timeloupe.video.cache import FrameCache
@@ -81,7 +82,8 @@ def train_sft(
     torch.manual_seed(recipe.seed)
     if recipe.model.gradient_checkpointing:
         loaded.model.gradient_checkpointing_enable()
-    log = _logger(folder, progress, [stage.name for stage in recipe.stages], on_log)
+    trackers = Trackers(recipe.trackers, folder, recipe.model_dump(mode="json"))
+    log = _logger(folder, progress, recipe, trackers, on_log)
     for number, stage in enumerate(recipe.stages):
         if number < progress.stage:
             continue
@@ -111,6 +113,7 @@ def train_sft(
         save_checkpoint(folder, loaded, optimizers, Progress(number + 1, 0))
         if rows is not None:
             rows.close()
+    trackers.close()
     loaded.model.eval()
     return export(loaded, folder / "model")
 
@@ -292,6 +295,7 @@ def _freeze(loaded: LoadedModel, *, vision: bool) -> None:
 
 
 def _open_run(recipe: SftRecipe, folder: Path, resume: bool) -> Progress:
+    check_trackers(recipe.trackers)
     for stage in recipe.stages:
         for name in stage.stop_when:
             if name not in GATE_FIGURES:
@@ -360,10 +364,11 @@ def _stands(line: str, progress: Progress, stages: list[str]) -> bool:
 
 
 def _logger(
-    folder: Path, progress: Progress, stages: list[str], on_log: Log | None
+    folder: Path, progress: Progress, recipe: SftRecipe, trackers: Trackers, on_log: Log | None
 ) -> Callable[[dict[str, Any]], dict[str, Any] | None]:
     """Return a function that appends averages to metrics.jsonl and returns them, ``None`` in between."""
     pending: list[dict[str, Any]] = []
+    stages = [stage.name for stage in recipe.stages]
     path = folder / "metrics.jsonl"
     if path.exists():
         # A killed run has logged steps behind its last checkpoint; they are played again.
@@ -383,6 +388,8 @@ def _logger(
             merged[key] = round(sum(values) / len(values), 5)
         with path.open("a", encoding="utf-8") as out:
             out.write(json.dumps(merged) + "\n")
+        before = sum(stage.steps for stage in recipe.stages[: stages.index(row["stage"])])
+        trackers(merged | {"step": before + merged["step"]})
         if on_log is not None:
             on_log(merged)
         pending.clear()
