@@ -64,7 +64,7 @@ class Pack:
             at tokens that are a target of some episode.
         episodes: The episodes as they are: ids, masks, recorded log-probabilities; without pixels.
         path_BT: int64 tree index of each token of each episode; 0 at padding.
-        parent_N: int64 tree index of the token before; 0 at the first.
+        parent_N: int64 tree index of the token before; any at the first of an episode.
         rows: How attention is computed.
         place_N: int64, where each tree token's result lies among all rows' queries, flattened call after call.
     """
