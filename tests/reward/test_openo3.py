@@ -213,6 +213,11 @@ def test_thoughts_about_time() -> None:
         assert near == pytest.approx((math.exp(-4 / 32) + math.exp(-(4.5**2) / 32) + math.exp(-900 / 32)) / 3)
         late = score("thought_point", SPATIAL, reply, Context(progress=0.9), reading=reading)
         assert late == pytest.approx((math.exp(-2) + math.exp(-(4.5**2) / 2) + 0) / 3)
+    # Step 4 of 10 counts as done while it is scored: the release's progress is (step + 1) / steps.
+    fourth = score("thought_point", SPATIAL, reply, Context(progress=0.3, step=0.1))
+    assert fourth == score("thought_point", SPATIAL, reply, Context(progress=0.4))
+    last = score("thought_point", SPATIAL, reply, Context(progress=0.9, step=0.2))
+    assert last == score("thought_point", SPATIAL, reply, Context(progress=1.0)) == late
     clock = answer("x", "<t>00:12</t>s and <t>soon</t>s")
     assert score("thought_segment", WHEN, clock) == 0.5
     assert score("thought_segment", WHEN, clock, reading="release") == 0

@@ -19,6 +19,8 @@ class Context:
 
     Attributes:
         progress: Share of training that is done, in [0, 1]; schedules follow it.
+        step: Share of the training that the step being scored is, in [0, 1]: after it, ``progress + step`` is done.
+            0 = not scored in a training.
         log_prob_drop: Mean per-token log-probability of the reply on its own frames minus that on shuffled ones
             (TaRO's temporal sensitivity); ``None`` if it was not measured.
         log_prob_drop_threshold: What the drop is compared with, such as its group's mean; ``None`` likewise.
@@ -29,6 +31,7 @@ class Context:
     log_prob_drop: float | None = None
     log_prob_drop_threshold: float | None = None
     judge: Judge | None = None
+    step: float = 0.0
 
 
 class Part(Protocol):

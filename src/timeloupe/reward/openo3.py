@@ -24,7 +24,7 @@ Deviations, numbered as options; the first value is the default:
 3. ``claims="parsed"``: claims that do not run into each other, and one without a time counts as a miss; ``"release"``.
 4. ``per="claim"`` as the release: the mean over claims; ``"time"`` as the paper: the sum over the times of the thought.
 5. ``strict=False`` as the release: format compares numbers of tags; ``True``: the protocol's grammar and whole claims.
-6. The progress of the sigma schedule is that of ``Context``; the release's is (step + 1) / steps.
+6. The sigma schedule counts the step that is being scored as done, as the release does: (step + 1) / steps.
 7. Key frames are the times of the example's boxes, exact. A row whose truth lacks what its terms need is unscored.
 """
 
@@ -165,10 +165,10 @@ def thought_point(
 ) -> float | None:
     """Return how near the thought's times are to key frames, in [0, 1]; 0 where no key frames are (temporal proximity).
 
-    The width of "near" follows ``context.progress``: from ``first_sigma`` to ``last_sigma`` seconds in a line, reached
-    at ``until``. ``None`` if the machine ended the episode.
+    The width of "near" follows the progress after the step being scored: from ``first_sigma`` to ``last_sigma`` seconds
+    in a line, reached at ``until``. ``None`` if the machine ended the episode.
     """
-    sigma = sigma_at(context.progress, first_sigma, last_sigma, until)
+    sigma = sigma_at(min(context.progress + context.step, 1.0), first_sigma, last_sigma, until)
     if trajectory.stop is StopReason.INFRASTRUCTURE:
         return None
     if kind_of(trajectory.example) != release.SPATIAL:
