@@ -15,6 +15,7 @@ Of timeloupe only the light core is needed: no torch of ours, no transformers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,19 +25,18 @@ from timeloupe.video.clip_file import clock_of, decode_clip, ticks_of
 LOADER_NAME = "timeloupe"
 
 
-def read_clip(data: bytes) -> tuple[np.ndarray, dict[str, Any]]:
-    """Return the frames (N, H, W, 3) uint8 of a clip file, and what vLLM's processor must know about them.
+def clip_metadata(at_seconds: Sequence[float]) -> dict[str, Any]:
+    """Return what vLLM's processor must know about a clip whose frames are shown at these times.
 
     The processor prints ``frames_indices / fps`` as the time of a frame: the ticks of the clip's clock give back the
     very times that were encoded. The frames are all shown, none is sampled away.
 
     Raises:
-        VideoError: It is not a file of ``timeloupe.video.clip_file.encode_clip``.
+        ConfigError: The times do not ascend by at least a microsecond.
     """
-    pixels, at_seconds = decode_clip(data)
     clock = clock_of(at_seconds)
     ticks = ticks_of(at_seconds, clock)
-    return pixels, {
+    return {
         "fps": float(clock),
         "frames_indices": ticks,
         "total_num_frames": ticks[-1] + 1,
@@ -44,6 +44,16 @@ def read_clip(data: bytes) -> tuple[np.ndarray, dict[str, Any]]:
         "video_backend": LOADER_NAME,
         "do_sample_frames": False,
     }
+
+
+def read_clip(data: bytes) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the frames (N, H, W, 3) uint8 of a clip file, and their ``clip_metadata``.
+
+    Raises:
+        VideoError: It is not a file of ``timeloupe.video.clip_file.encode_clip``.
+    """
+    pixels, at_seconds = decode_clip(data)
+    return pixels, clip_metadata(at_seconds)
 
 
 def register() -> None:
