@@ -134,7 +134,7 @@ def test_a_system_prompt_replaces_the_presets() -> None:
 
 
 def test_museg_and_taro_have_no_system_message_without_the_tool() -> None:
-    for name in ("museg", "taro"):
+    for name in ("museg", "museg_plain", "taro"):
         assert [one.role for one in first_messages(DIGIT, SKIM, PROTOCOLS[name], tools=False)] == ["user"]
 
 

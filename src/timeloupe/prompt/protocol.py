@@ -14,7 +14,8 @@ small       the model that comes with timeloupe    ``[68, 105]``, whole seconds
 ==========  =====================================  ==========================================
 
 ``openo3`` counts the coordinates of boxes in thousandths, as Qwen3-VL does; ``openo3_pixels`` in pixels of the frame as
-shown, as Qwen2.5-VL and with it the released Open-o3 do.
+shown, as Qwen2.5-VL and with it the released Open-o3 do. ``museg_plain`` does not ask for times in the thought: MUSEG
+trains its second phase so, and evaluates with ``museg``.
 
 Deviations from the papers:
 
@@ -90,6 +91,14 @@ _OPENO3 = Protocol(
     segment_style="tags",
     decimals=1,
 )
+_MUSEG = Protocol(
+    name="museg",
+    system_with_tool=templates.LOOK_CLOSER,
+    system_without_tool="",
+    hints=templates.museg_hints(templates.MUSEG_TIMED),
+    segment_style="dash",
+    decimals=2,
+)
 
 PROTOCOLS: dict[str, Protocol] = {
     "videotemp": Protocol(
@@ -98,14 +107,8 @@ PROTOCOLS: dict[str, Protocol] = {
         system_without_tool=templates.ANSWER_NOW,
         hints=templates.VIDEOTEMP_HINTS,
     ),
-    "museg": Protocol(
-        name="museg",
-        system_with_tool=templates.LOOK_CLOSER,
-        system_without_tool="",
-        hints=templates.MUSEG_HINTS,
-        segment_style="dash",
-        decimals=2,
-    ),
+    "museg": _MUSEG,
+    "museg_plain": replace(_MUSEG, name="museg_plain", hints=templates.museg_hints(templates.MUSEG_PLAIN)),
     "taro": Protocol(
         name="taro",
         system_with_tool=templates.LOOK_CLOSER,

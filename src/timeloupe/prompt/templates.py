@@ -36,18 +36,25 @@ VIDEOTEMP_HINTS: dict[Task, str] = {
     "open": SHORT,
 }
 
-MUSEG_REASON = (
+MUSEG_TIMED = (
     "While you reason inside <think></think>, name the second at which you saw each thing that counts."
 )
-MUSEG_HINTS: dict[Task, str] = {
-    "multiple_choice": f"{MUSEG_REASON} {LETTER}",
-    "grounding": f"{MUSEG_REASON} Write its start and end in seconds with two decimals inside <answer></answer>, "
-    "joined by a hyphen without blanks: <answer>4.20-9.85</answer>.",
-    "multi_segment": f"{MUSEG_REASON} Write the start and end of each occurrence in seconds with two decimals inside "
-    "<answer></answer>, joined by a hyphen, and one blank between occurrences: <answer>4.20-9.85 31.00-40.50</answer>.",
-    "what_when_where": f"{MUSEG_REASON} {SHORT}",
-    "open": f"{MUSEG_REASON} {SHORT}",
-}
+MUSEG_PLAIN = "Reason inside <think></think> first."
+
+
+def museg_hints(reason: str) -> dict[Task, str]:
+    """Return the hints of MUSEG; ``reason`` is what they say of the thought."""
+    return {
+        "multiple_choice": f"{reason} {LETTER}",
+        "grounding": f"{reason} Write its start and end in seconds with two decimals inside <answer></answer>, "
+        "joined by a hyphen without blanks: <answer>4.20-9.85</answer>.",
+        "multi_segment": f"{reason} Write the start and end of each occurrence in seconds with two decimals inside "
+        "<answer></answer>, joined by a hyphen, and one blank between occurrences: "
+        "<answer>4.20-9.85 31.00-40.50</answer>.",
+        "what_when_where": f"{reason} {SHORT}",
+        "open": f"{reason} {SHORT}",
+    }
+
 
 TARO_REASON = (
     "Inside <think></think>, go through the video in order and give the time range of everything you rely on, also of "
