@@ -71,7 +71,7 @@ def played(world: Path) -> tuple[LoadedModel, list[Trajectory], FrameCache]:
         settings,
         cache,
     )
-    return loaded, score_all(found, load_reward("videotemp_paper"), Context()), cache
+    return loaded, score_all(found, load_reward("videotemp_paper"), [Context()] * len(found)), cache
 
 
 def rewards_of(trajectories: list[Trajectory]) -> list[float | None]:
@@ -106,7 +106,7 @@ def test_an_unscored_episode_is_left_out(played: Any) -> None:
     broken = trajectories[0].model_copy(
         update={"stop": StopReason.INFRASTRUCTURE, "problem": Problem(reason="policy", message="no")}
     )
-    scored = score_all([broken, *trajectories[1:4]], load_reward("videotemp_paper"), Context())
+    scored = score_all([broken, *trajectories[1:4]], load_reward("videotemp_paper"), [Context()] * 4)
     rewards = rewards_of(scored)
     assert rewards[0] is None
     samples = make_samples(scored, rewards, loaded, cache)

@@ -94,6 +94,7 @@ class _Episode:
     index: int
     example: Example
     rollout_index: int
+    reply_prefix: str = ""
     messages: list[Message] = field(default_factory=list)
     views: list[View] = field(default_factory=list)
     last_views: list[View] = field(default_factory=list)
@@ -115,6 +116,7 @@ def play(
     cache: FrameCache | None = None,
     on_event: OnEvent | None = None,
     system_prompt: str | None = None,
+    reply_prefixes: Sequence[str] = (),
 ) -> list[Trajectory]:
     """Return one trajectory per example, in order.
 
@@ -128,6 +130,8 @@ def play(
         cache: Decoded frames shared with other batches; ``None`` = one for this batch alone.
         on_event: Called as episodes go on.
         system_prompt: Replaces the protocol's.
+        reply_prefixes: How the first reply of each example begins, empty = as the policy likes; none = all empty. What
+            was begun stands in the records under ``settings["reply_prefix"]``.
 
     Raises:
         ConfigError: A setting does not fit a video. Everything else that goes wrong is in the trajectories.
@@ -135,10 +139,13 @@ def play(
     indices = [rollout_index] * len(examples) if isinstance(rollout_index, int) else list(rollout_index)
     if len(indices) != len(examples):
         raise ValueError(f"need {len(examples)} rollout indices, one per example, got {len(indices)}")
+    begun = list(reply_prefixes) or [""] * len(examples)
+    if len(begun) != len(examples):
+        raise ValueError(f"need {len(examples)} reply prefixes, one per example or none, got {len(begun)}")
     if cache is None:
         cache = FrameCache(DEFAULT_CACHE_BYTES)
     batch = _Batch(policy, protocol, settings, seed, cache, on_event)
-    episodes = [_Episode(i, example, indices[i]) for i, example in enumerate(examples)]
+    episodes = [_Episode(i, example, indices[i], begun[i]) for i, example in enumerate(examples)]
     finished: dict[int, Trajectory] = {}
     skims: dict[str, View] = {}
     for episode in episodes:
@@ -221,6 +228,7 @@ class _Batch:
                 seed=derive_seed(self.seed, episode.example.id, episode.rollout_index, len(episode.turns)),
                 sampling=sampling,
                 example_id=episode.example.id,
+                reply_prefix="" if episode.turns else episode.reply_prefix,
             )
             for episode in episodes
         ]
@@ -316,6 +324,8 @@ class _Batch:
         settings = self.settings.model_dump(mode="json")
         if (of_policy := getattr(self.policy, "settings", None)) is not None:
             settings["policy"] = of_policy
+        if episode.reply_prefix:
+            settings["reply_prefix"] = episode.reply_prefix
         trajectory = Trajectory(
             example=episode.example,
             policy=self.policy.name,

@@ -26,7 +26,7 @@ RADIUS_SECONDS = 3.0
 
 
 def boundary_windows(
-    frame_indices: Sequence[int],
+    frame_indices: Sequence[float],
     fps: float,
     start_seconds: float,
     end_seconds: float,
@@ -37,7 +37,8 @@ def boundary_windows(
     Both ends of a window belong to it; the two may overlap, be the same, or be empty.
 
     Args:
-        frame_indices: Numbers of the sampled frames in the video; the first is time 0, as in a clip of a longer video.
+        frame_indices: Numbers of the sampled frames in the video, or their seconds with 1 frame per second; the first
+            is time 0, as in a clip of a longer video.
         fps: Frames per second of the video, not of the sampling.
         start_seconds: True start, from the first frame.
         end_seconds: True end, from the first frame.
@@ -136,7 +137,12 @@ def sample_captions(num_captions: int, randomness: random.Random) -> tuple[int, 
     return tuple(sorted(randomness.sample(range(num_captions), chosen)))
 
 
-def construct_thought(captions: Sequence[str], query: str, randomness: random.Random) -> str | None:
+OPENING = "The question is when this happens: {query}."
+
+
+def construct_thought(
+    captions: Sequence[str], query: str, randomness: random.Random, *, opening: str = OPENING
+) -> str | None:
     """Return the beginning of a thought built from captions, which the policy goes on from; ``None`` without captions.
 
     The thought is left open.
@@ -145,8 +151,10 @@ def construct_thought(captions: Sequence[str], query: str, randomness: random.Ra
         captions: Sentences with their times, in the order of the video.
         query: The event that is looked for.
         randomness: Draws the captions.
+        opening: Line before them, ``{query}`` stands for the query; empty = none.
     """
     if not captions:
         return None
     chosen = [captions[index] for index in sample_captions(len(captions), randomness)]
-    return "\n".join([f"<think>\nThe question is when this happens: {query}.", *chosen])
+    lines = [opening.replace("{query}", query), *chosen] if opening else chosen
+    return "\n".join(["<think>", *lines])

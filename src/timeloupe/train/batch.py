@@ -9,7 +9,9 @@ from typing import Literal
 from timeloupe.model.episode import Clip, TokenEpisode, same_clips
 from timeloupe.model.load import LoadedModel
 from timeloupe.model.render import render
-from timeloupe.train.advantage import Scale, group_advantages
+from timeloupe.train.advantage import Scale, difficulty_weights, group_advantages, off_policy_weights
+from timeloupe.train.exploration import is_constructed
+from timeloupe.train.grpo_recipe import DifficultyPart, ExplorationPart
 from timeloupe.train.rows import read_clips, trajectory_messages
 from timeloupe.trajectory import Trajectory
 from timeloupe.video.cache import FrameCache
@@ -46,6 +48,8 @@ def make_samples(
     learn: Learn = "all_turns",
     scale: Scale = "std",
     epsilon: float = 1e-4,
+    exploration: ExplorationPart | None = None,
+    difficulty: DifficultyPart | None = None,
 ) -> list[Sample]:
     """Return the roll-outs that have a reward, as samples; unscored ones are in no mean and no denominator.
 
@@ -57,12 +61,23 @@ def make_samples(
         learn: Which sampled tokens are learnt; prompt, frames and tool text never are.
         scale: See ``train.advantage``.
         epsilon: Likewise.
+        exploration: How constructed roll-outs are weighed; needed where there are any.
+        difficulty: Weigh examples by how many of their roll-outs solve them.
     """
     groups = [one.example.id for one in trajectories]
     advantages = group_advantages(rewards, groups, scale=scale, epsilon=epsilon)
+    constructed = [is_constructed(one) for one in trajectories]
+    if exploration is not None:
+        advantages = off_policy_weights(
+            advantages, rewards, groups, constructed, mode=exploration.weights, beta=exploration.beta
+        )
+    if difficulty is not None:
+        advantages = advantages * difficulty_weights(
+            rewards, groups, solved=difficulty.solved, least=difficulty.least
+        )
     return [
-        Sample(token_episode(one, loaded, cache, learn), float(advantage))
-        for one, reward, advantage in zip(trajectories, rewards, advantages, strict=True)
+        Sample(token_episode(one, loaded, cache, learn), float(advantage), begun)
+        for one, reward, advantage, begun in zip(trajectories, rewards, advantages, constructed, strict=True)
         if reward is not None and one.turns
     ]
 

@@ -27,6 +27,7 @@ from timeloupe.reward.compose import Reward, load_reward
 from timeloupe.runs import snapshot_environment, write_json
 from timeloupe.train.batch import make_samples
 from timeloupe.train.checkpoint import Progress, load_checkpoint, read_progress, save_checkpoint
+from timeloupe.train.exploration import make_explorer, thought_figures
 from timeloupe.train.grpo_log import StepLog, phase_seconds, step_figures
 from timeloupe.train.grpo_recipe import GrpoRecipe, WorldData
 from timeloupe.train.logprobs import frozen_copy
@@ -35,12 +36,13 @@ from timeloupe.train.optimizer import build_optimizers, schedule, set_learning_r
 from timeloupe.train.parallel import Parallel
 from timeloupe.train.rollout_part import MakePolicy, RolloutPolicy, figures_of, local_policy
 from timeloupe.train.sft import export
+from timeloupe.train.sensitivity import drop_figures, step_drops
 from timeloupe.train.trackers import Trackers, check_trackers
 from timeloupe.train.update import update
 from timeloupe.trajectory import Example, Task, Trajectory, read_examples
 from timeloupe.video.cache import FrameCache
 from timeloupe.world.encode import make_videos, write_world
-from timeloupe.world.script import ScriptSettings, generator
+from timeloupe.world.script import generator
 
 CACHE_BYTES = 1 << 30
 
@@ -87,6 +89,7 @@ def train_grpo(
     if progress:
         load_checkpoint(folder, loaded, optimizers)
     torch.manual_seed(recipe.seed)
+    explorer = make_explorer(recipe, examples, settings)
     policy = make_policy(loaded, recipe.rollout)
     cache = FrameCache(CACHE_BYTES)
     trackers = Trackers(recipe.trackers, folder, recipe.model_dump(mode="json")) if parallel.is_main else None
@@ -96,9 +99,14 @@ def train_grpo(
         set_learning_rate(optimizers, rate)
         began = time.perf_counter()
         mine = parallel.share(members(recipe, examples, step), lambda member: member[0].id)
-        trajectories = roll_out(recipe, mine, step, policy, protocol, settings, cache)
+        prefixes = explorer.prefixes(mine, step) if explorer else ()
+        trajectories = roll_out(recipe, mine, step, policy, protocol, settings, cache, prefixes)
         rolled = time.perf_counter()
-        trajectories = score_all(trajectories, reward, Context(progress=step / recipe.steps))
+        drops = step_drops(recipe, trajectories, loaded, cache, step)
+        measured = time.perf_counter()
+        trajectories = score_all(
+            trajectories, reward, [one.context(progress=step / recipe.steps) for one in drops]
+        )
         rewards = [one.score.parts.get("reward") for one in trajectories]
         samples = make_samples(
             trajectories, rewards, loaded, cache,
@@ -108,6 +116,7 @@ def train_grpo(
         old = OldLogProbs(recipe.rollout)
         updates = [
             update(samples, loaded, reference, optimizers, recipe, parallel, old)
+            exploration=recipe.exploration, difficulty=recipe.difficulty,
             for _ in range(recipe.updates)
         ]
         seen = figures_of(policy) | old.figures(parallel)
@@ -118,8 +127,12 @@ def train_grpo(
             seconds = phase_seconds(figures, began, rolled, prepared, time.perf_counter())
             log(step, figures | seconds, everything if recipe.keep_rollouts else ())
             if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
+        drops = parallel.gather(drops)
                 save_checkpoint(folder, loaded, optimizers, Progress(0, step + 1))
     if trackers is not None:
+            figures |= thought_figures(everything)
+            if recipe.sensitivity is not None:
+                figures |= drop_figures(drops) | {"sensitivity_seconds": measured - rolled}
         trackers.close()
     loaded.model.eval()
     return parallel.from_main(lambda: export(loaded, folder / "model"))
@@ -156,16 +169,25 @@ def roll_out(
     settings: EpisodeSettings,
     cache: FrameCache,
 ) -> list[Trajectory]:
-    """Return the roll-outs of some members of one step, in order."""
+    """Return the roll-outs of some members of one step, in order; ``prefixes`` are how their replies begin."""
     policy.loaded.model.eval()
     seed = derive_seed(recipe.seed, "grpo-step", 0, step)
     examples, indices = [example for example, _ in chosen], [index for _, index in chosen]
-    return play(examples, policy, protocol, settings, seed=seed, rollout_index=indices, cache=cache)
+    prefixes: Sequence[str] = (),
+    return play(
+        examples, policy, protocol, settings, seed=seed, rollout_index=indices, cache=cache,
+        reply_prefixes=prefixes,
+    )  # fmt: skip
 
 
-def score_all(trajectories: Sequence[Trajectory], reward: Reward, context: Context) -> list[Trajectory]:
-    """Return the roll-outs with their scores."""
-    return [one.model_copy(update={"score": reward.score(one, context)}) for one in trajectories]
+def score_all(
+    trajectories: Sequence[Trajectory], reward: Reward, contexts: Sequence[Context]
+) -> list[Trajectory]:
+    """Return the roll-outs with their scores, each in its own context."""
+    return [
+        one.model_copy(update={"score": reward.score(one, context)})
+        for one, context in zip(trajectories, contexts, strict=True)
+    ]
 
 
 def _speech(recipe: GrpoRecipe, loaded: LoadedModel) -> tuple[Protocol, EpisodeSettings]:
@@ -203,14 +225,7 @@ def _examples(recipe: GrpoRecipe, reward: Reward, folder: Path) -> list[Example]
 def _world(world: WorldData, tasks: Sequence[Task], folder: Path) -> Path:
     """Return the folder of the world's videos and questions, made on first use."""
     where = Path(world.folder or folder / "world")
-    settings = ScriptSettings(
-        min_seconds=world.min_seconds, max_seconds=world.max_seconds, return_rate=world.return_rate
-    )
-    made = make_videos(
-        where, seed=world.seed, num_videos=world.num_videos, settings=settings, tasks=list(tasks),
-        per_task=world.per_task,
-    )  # fmt: skip
-    write_world(where, iter(made))
+    write_world(where, make_videos(where, **world.plan(tasks)))
     return where
 
 

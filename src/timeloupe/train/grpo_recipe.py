@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from timeloupe.train.advantage import Scale
+from timeloupe.reward.taro_sensitivity import OPENING, RADIUS_SECONDS
+from timeloupe.train.advantage import OffPolicy, Scale
 from timeloupe.train.optimizer import OptimizerName
 from timeloupe.train.policy_loss import Aggregate, Importance
 from timeloupe.train.recipe import ModelPart, RecipePart
-from timeloupe.train.trackers import TrackerName
 from timeloupe.train.rollout_part import RolloutPart
+from timeloupe.train.trackers import TrackerName
 from timeloupe.trajectory import Task
-from timeloupe.world.script import training_seed
+from timeloupe.world.script import ScriptSettings, training_seed
 
 
 class WorldData(RecipePart):
@@ -41,6 +43,16 @@ class WorldData(RecipePart):
     @classmethod
     def _not_evaluation(cls, seed: int) -> int:
         return training_seed(seed)
+
+    def plan(self, tasks: Sequence[Task]) -> dict[str, Any]:
+        """Return what ``world.encode`` makes or plans its videos by, but for their folder."""
+        settings = ScriptSettings(
+            min_seconds=self.min_seconds, max_seconds=self.max_seconds, return_rate=self.return_rate
+        )
+        return {
+            "seed": self.seed, "num_videos": self.num_videos, "settings": settings, "tasks": list(tasks),
+            "per_task": self.per_task,
+        }  # fmt: skip
 
 
 class DataPart(RecipePart):
@@ -78,6 +90,58 @@ class LossPart(RecipePart):
     kl_bound: float | None = Field(default=None, gt=0)
 
 
+class ExplorationPart(RecipePart):
+    """TaRO's constructive exploration: roll-outs whose thought begins with captions (``train.exploration``).
+
+    Attributes:
+        captions: JSONL file of captions; needed unless the data is the world, whose own timeline is the default.
+        until: Share of the run's steps that is the warm-up, from its start.
+        epochs: The warm-up in passes over the examples instead.
+        probability: Of a roll-out to be constructed while the warm-up lasts.
+        linear: The probability falls linearly to 0 over the warm-up.
+        opening: Line before the captions, ``{query}`` stands for the question; empty = none.
+        weights: What a constructed roll-out weighs, see ``train.advantage.OffPolicy``.
+        beta: Temperature of the weights ``awr``.
+    """
+
+    captions: str | None = None
+    until: float = Field(default=1 / 3, gt=0, le=1)
+    epochs: float | None = Field(default=None, gt=0)
+    probability: float = Field(default=1.0, gt=0, le=1)
+    linear: bool = False
+    opening: str = OPENING
+    weights: OffPolicy = "mask"
+    beta: float = Field(default=1.0, gt=0)
+
+
+class SensitivityPart(RecipePart):
+    """TaRO's temporal sensitivity, given to the reward (``train.sensitivity``).
+
+    Attributes:
+        radius_seconds: Frames at most so far from a true boundary are mixed.
+        span: Tokens that are compared: those of the ``thought`` (the paper), or all of the ``response`` (the release).
+        threshold: What the drop of a roll-out is compared with, nats per token; ``None`` = the mean of its group.
+        shared_by_group: Every roll-out has the drop of the last of its group, as in the release by mistake.
+    """
+
+    radius_seconds: float = Field(default=RADIUS_SECONDS, gt=0)
+    span: Literal["thought", "response"] = "thought"
+    threshold: float | None = None
+    shared_by_group: bool = False
+
+
+class DifficultyPart(RecipePart):
+    """Weights of the advantages that fall with the share of a group that solved the example, in the spirit of VITAL.
+
+    Attributes:
+        solved: Reward from which a roll-out counts as right.
+        least: Weight of an example that every roll-out solves.
+    """
+
+    solved: float
+    least: float = Field(default=0.1, ge=0, le=1)
+
+
 class GrpoRecipe(RecipePart):
     """A whole run.
 
@@ -100,6 +164,9 @@ class GrpoRecipe(RecipePart):
         epsilon: Added to their standard deviation.
         rollout: Who plays the roll-outs.
         loss: The loss.
+        exploration: Roll-outs whose thought was begun for the policy; ``None`` = it always speaks for itself.
+        sensitivity: Measure how much replies depend on the frames around the true boundaries; ``None`` = do not.
+        difficulty: Weigh examples by how many of their roll-outs solve them; ``None`` = all alike.
         lr: Peak learning rate.
         optimizer: ``adamw`` or ``muon``.
         warmup: Share of the steps over which the rate rises.
@@ -127,6 +194,9 @@ class GrpoRecipe(RecipePart):
     epsilon: float = Field(1e-4, ge=0, le=1)
     rollout: RolloutPart = RolloutPart()
     loss: LossPart = LossPart()
+    exploration: ExplorationPart | None = None
+    sensitivity: SensitivityPart | None = None
+    difficulty: DifficultyPart | None = None
     lr: float = Field(gt=0)
     optimizer: OptimizerName = "adamw"
     warmup: float = Field(default=0.03, ge=0, le=1)
@@ -141,4 +211,10 @@ class GrpoRecipe(RecipePart):
     def _starts_somewhere(self) -> Self:
         if self.model.checkpoint is None:
             raise ValueError("model needs a checkpoint: reinforcement learning starts from a trained model")
+        return self
+
+    @model_validator(mode="after")
+    def _has_captions(self) -> Self:
+        if self.exploration is not None and self.exploration.captions is None and self.data.world is None:
+            raise ValueError("exploration needs captions: set exploration.captions to a JSONL file")
         return self

@@ -68,7 +68,8 @@ def grounding_reply(
 def some_lines(lines: Sequence[str], random: np.random.Generator) -> list[str]:
     """Return a part of the lines in their order: at least one, any number with equal chance."""
     count = int(random.integers(1, len(lines) + 1))
-    return [lines[index] for index in sorted(random.permutation(len(lines))[:count].tolist())]
+    chosen: list[int] = sorted(random.permutation(len(lines))[:count].tolist())
+    return [lines[index] for index in chosen]
 
 
 def write_window(start: int, end: int) -> str:
