@@ -118,6 +118,7 @@ class WorldStage(RowStage):
         world_folder: Where the MP4 set lies, made on first use; runs may share it. ``None`` = in the run folder.
         min_seconds: Shortest video.
         max_seconds: Longest video.
+        num_scenes: Scenes per video; with fewer, an event fills more frames of a skim.
         mix: Shares of row kinds.
         readout_weight: Weight of the relevance read-out (``train.supervision``); 0 = no read-outs. The other
             read-outs weigh half of it.
@@ -131,6 +132,7 @@ class WorldStage(RowStage):
     world_folder: str | None = None
     min_seconds: float = 60.0
     max_seconds: float = 2400.0
+    num_scenes: int = Field(4, gt=0)
     mix: RowMix = RowMix()
     readout_weight: float = Field(1.0, ge=0)
     readout_layer: int = Field(2, gt=0)

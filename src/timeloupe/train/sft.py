@@ -204,12 +204,16 @@ def _row_source(
     if isinstance(stage, WorldStage):
         settings = EpisodeSettings(**loaded.layout.details.get("episode", {}))
         protocol = PROTOCOLS[loaded.layout.details.get("protocol", "small")]
-        videos = ScriptSettings(min_seconds=stage.min_seconds, max_seconds=stage.max_seconds)
+        videos = ScriptSettings(
+            min_seconds=stage.min_seconds, max_seconds=stage.max_seconds, num_scenes=stage.num_scenes
+        )
         mp4 = Path(stage.world_folder or folder / "world") if stage.pixels == "mp4" else None
         return WorldRows(stage.world_seed, stage.mix, settings, protocol, videos, mp4, stage.num_videos).pool
     if isinstance(stage, TimelineStage):
         chosen = loaded.layout.details.get("episode", {}) | {"skim_frames": stage.skim_frames}
-        videos = ScriptSettings(min_seconds=stage.min_seconds, max_seconds=stage.max_seconds)
+        videos = ScriptSettings(
+            min_seconds=stage.min_seconds, max_seconds=stage.max_seconds, num_scenes=stage.num_scenes
+        )
         return TimelineRows(
             stage.world_seed, EpisodeSettings(**chosen), stage.captions, stage.timed, script_settings=videos
         ).pool

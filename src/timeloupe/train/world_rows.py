@@ -22,7 +22,7 @@ from timeloupe.trajectory import FrameRef, Message, Segment, Text, ToolCall
 from timeloupe.video.cache import FrameCache
 from timeloupe.video.reader import Frames, VideoReader
 from timeloupe.video.sampling import crop_times, skim_times
-from timeloupe.world.encode import make_videos
+from timeloupe.world.encode import make_videos, world_examples
 from timeloupe.world.render import WorldRenderer
 from timeloupe.world.script import (
     COLOURS,
@@ -33,6 +33,7 @@ from timeloupe.world.script import (
     make_script,
     training_seed,
 )
+from timeloupe.world.teach_evidence import EvidenceTeacher, digit_frames
 from timeloupe.world.teacher import (
     LETTERS,
     Teacher,
@@ -54,9 +55,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class RowMix(BaseModel):
     """Shares of the kinds of rows, each in [0, 1].
 
-    They are drawn one after another: ``recall`` of all rows, ``blind`` of the others; ``direct`` and ``first_reply``
-    are shares of what then remains, the rows with frames. Of these, what is left over are whole tool-using
-    trajectories: there are none only where ``direct + first_reply`` is 1.
+    They are drawn one after another: ``recall`` of all rows, ``blind`` of the others, ``evidence`` of the rest;
+    ``direct`` and ``first_reply`` are shares of what then remains, the rows of grounding and choice with frames. Of these,
+    what is left over are whole tool-using trajectories: there are none only where ``direct + first_reply`` is 1.
 
     Attributes:
         direct: Rows without a tool: skim, then the answer.
@@ -67,6 +68,8 @@ class RowMix(BaseModel):
         wrong_first: Share of the tool-using trajectories whose first call is wrong, as careless labellers err; the
             second call then grounds the moment from the skim. A little fewer come out: a wrong span that finds no room
             in the video leaves the row right.
+        evidence: Rows of what, when and where: skim, then marked evidence and the answer (``world.teach_evidence``). Only
+            what a frame of the skim shows is asked.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -76,6 +79,7 @@ class RowMix(BaseModel):
     recall: Share = 0.0
     blind: Share = 0.0
     wrong_first: Share = 0.0
+    evidence: Share = 0.0
 
 
 class RenderedReader:
@@ -142,6 +146,8 @@ class WorldRows:
                 rows.append(recall_row(self.protocol, random))
             elif self.mix.blind and random.random() < self.mix.blind:
                 rows.append(self._blind_row(random))
+            elif self.mix.evidence and random.random() < self.mix.evidence:
+                rows.extend(self._evidence_rows(random))
             else:
                 rows.extend(self._video_rows(random, index, len(rows)))
         return rows[:size]
@@ -155,13 +161,40 @@ class WorldRows:
         reply = Teacher(script, question).reply([(-1.0,)], tools=False)
         return TrainRow((*messages, assistant(reply)), (), ())
 
-    def _video_rows(self, random: np.random.Generator, *key: int) -> Iterator[TrainRow]:
+    def _video(self, random: np.random.Generator) -> tuple[WorldScript, RenderedReader | VideoReader]:
+        """Draw a video: a file of the set, or a new script."""
         if self._files:
             script, path = self._files[int(random.integers(len(self._files)))]
-            reader: RenderedReader | VideoReader = VideoReader(path, self._cache)
-        else:
-            script = make_script(self.seed, int(random.integers(1 << 40)), self.script_settings)
-            reader = RenderedReader(script, random)
+            return script, VideoReader(path, self._cache)
+        script = make_script(self.seed, int(random.integers(1 << 40)), self.script_settings)
+        return script, RenderedReader(script, random)
+
+    def _evidence_rows(self, random: np.random.Generator) -> Iterator[TrainRow]:
+        """Yield a row for every event of one video whose digit the skim shows; they share the skim."""
+        script, reader = self._video(random)
+        settings, size = self.settings, self.settings.frame_size_wh
+        assert size is not None, "world rows need a fixed frame size"
+        times = skim_times(script.duration_seconds, fps=settings.skim_fps, max_frames=settings.skim_frames)
+        frames = reader.read(times, size)
+        skim = FrameRef(
+            video="world", view="skim", start_seconds=0.0, end_seconds=script.duration_seconds,
+            at_seconds=frames.at_seconds, size_wh=size,
+        )  # fmt: skip
+        for example in world_examples(
+            script, id="row", video="world", tasks=["what_when_where"], per_task=len(script.events)
+        ):
+            teacher = EvidenceTeacher(script, example)
+            if digit_frames(teacher.event, frames.at_seconds):
+                messages = first_messages(example, skim, self.protocol, tools=False)
+                asked = WorldQuestion(teacher.event, "what_when_where", example.question)
+                labels = relevance_labels(frame_facts(script, asked, frames.at_seconds))
+                reply = assistant(teacher.reply(frames.at_seconds))
+                yield TrainRow((*messages, reply), (frames.pixels,), (tuple(labels),))
+        if isinstance(reader, VideoReader):
+            reader.close()
+
+    def _video_rows(self, random: np.random.Generator, *key: int) -> Iterator[TrainRow]:
+        script, reader = self._video(random)
         for number in range(QUESTIONS_PER_VIDEO):
             task = "multiple_choice" if number % 2 else "grounding"
             question = make_question(script, task, self.seed, *key, number)
