@@ -211,9 +211,7 @@ def _row_source(
         return WorldRows(stage.world_seed, stage.mix, settings, protocol, videos, mp4, stage.num_videos).pool
     if isinstance(stage, TimelineStage):
         chosen = loaded.layout.details.get("episode", {}) | {"skim_frames": stage.skim_frames}
-        videos = ScriptSettings(
-            min_seconds=stage.min_seconds, max_seconds=stage.max_seconds, num_scenes=stage.num_scenes
-        )
+        videos = ScriptSettings(min_seconds=stage.min_seconds, max_seconds=stage.max_seconds)
         return TimelineRows(
             stage.world_seed, EpisodeSettings(**chosen), stage.captions, stage.timed, script_settings=videos
         ).pool
