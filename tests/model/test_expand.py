@@ -13,7 +13,7 @@ from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 from tests.model.tiny import tiny_loaded
 from timeloupe.errors import ConfigError
 from timeloupe.model.episode import Clip, TokenEpisode, TokenSegment
-from timeloupe.model.expand import expand, group_seconds, merge_grids
+from timeloupe.model.expand import expand, expanded_length, group_seconds, merge_grids
 from timeloupe.model.layout import Layout
 
 
@@ -160,3 +160,20 @@ def test_without_pixels_the_tokens_stay() -> None:
 def test_neighbouring_equal_grids_merge() -> None:
     grids = torch.tensor([[2, 2, 2], [3, 2, 2], [1, 2, 4], [1, 2, 2]])
     assert merge_grids(grids).tolist() == [[5, 2, 2], [1, 2, 4], [1, 2, 2]]
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "qwen2_5_vl"])
+@pytest.mark.parametrize("number", [1, 2, 5])
+@pytest.mark.parametrize("image", [False, True])
+def test_the_expanded_length_is_known_without_expanding(family: str, number: int, image: bool) -> None:
+    loaded = tiny_loaded(family)
+    size = loaded.layout.size_multiple
+    number = 1 if image else number
+    shown = Clip(
+        np.zeros((number, size, 2 * size, 3), np.uint8),
+        () if image else tuple(map(float, range(number))),
+        image,
+    )
+    ids = (1, *loaded.layout.placeholder(is_image=image), 2)
+    episode = TokenEpisode((TokenSegment(ids * 2),), (shown, shown))
+    assert expanded_length(episode, loaded.layout) == expand([episode], loaded.layout).input_ids_BT.shape[1]

@@ -17,11 +17,11 @@ from timeloupe.engines.vllm_engine import Asked, Told, VllmEngine
 from timeloupe.engines.vllm_prompt import EnginePrompt, engine_prompt, form_of
 from timeloupe.errors import ConfigError, TimeloupeError, boundary
 from timeloupe.model.episode import TokenEpisode
-from timeloupe.model.expand import expand
+from timeloupe.model.expand import expand, expanded_length
 from timeloupe.model.load import LoadedModel
 from timeloupe.model.render import render
 from timeloupe.policy.base import GenerationRequest
-from timeloupe.policy.local import banned_tokens, expanded_length
+from timeloupe.policy.local import banned_tokens
 from timeloupe.train.rollout_part import RolloutPart
 from timeloupe.trajectory import Generation, Usage
 
@@ -133,7 +133,7 @@ class VllmPolicy:
         text = request.reply_prefix.removeprefix(loaded.chat.reply_prefix)
         begun = tuple(loaded.layout.encode(text)) if text else ()
         return _Job(
-            request, episode, engine_prompt(episode, loaded.layout), begun, expanded_length(episode, loaded)
+            request, episode, engine_prompt(episode, loaded.layout), begun, expanded_length(episode, loaded.layout)
         )
 
     def _ask(self, jobs: Sequence[_Job], start: float) -> list[Generation]:

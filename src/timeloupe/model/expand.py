@@ -182,6 +182,19 @@ def _expand_row(episode: TokenEpisode, layout: Layout) -> _Row:
     return row
 
 
+def expanded_length(episode: TokenEpisode, layout: Layout) -> int:
+    """Return the number of tokens that an episode expands to."""
+    count = len(episode.token_ids) - len(episode.clips)
+    for clip in episode.clips:
+        groups, rows, columns = grid_of(clip, layout)
+        count += groups * rows * columns // layout.merge_size**2
+        if not clip.is_image and layout.family == "qwen3_vl":
+            times = group_seconds(clip.at_seconds, layout.temporal_patch_size)
+            count += sum(len(layout.timestamp_ids(seconds)) for seconds in times)
+            count += 2 * groups if layout.wrap_frames else 0
+    return count
+
+
 def expand(
     episodes: Sequence[TokenEpisode], layout: Layout, *, pad_side: str = "right", pixels: bool = True
 ) -> ModelBatch:

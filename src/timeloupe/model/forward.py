@@ -65,9 +65,7 @@ def target_logprobs_and_entropy(
     return empty_BT.index_put(places, chosen_N), empty_BT.index_put(places, entropy_N)
 
 
-def chosen_and_entropy(
-    logits_NV: torch.Tensor, targets_N: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def chosen_and_entropy(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the log-probability of each target, and the entropy of its distribution without gradient; both (N,)."""
     normaliser_N = logits_NV.logsumexp(-1)
     chosen_N = logits_NV.gather(1, targets_N[:, None])[:, 0] - normaliser_N

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -141,8 +141,15 @@ def read_layout(folder: str | Path, tokenizer: Any) -> Layout:
     pad = tokenizer.pad_token_id
     return Layout(
         family=family, eos_token_ids=eos, pad_token_id=eos[0] if pad is None else pad, details=details,
-        encode=partial(tokenizer.encode, add_special_tokens=False, split_special_tokens=True), **values,
+        encode=_remembering(tokenizer), **values,
     )  # fmt: skip
+
+
+def _remembering(tokenizer: Any) -> Callable[[str], Sequence[int]]:
+    """Return the tokenizer's encoding; every turn of every episode says the same few things around what is new."""
+    return lru_cache(maxsize=4096)(
+        partial(tokenizer.encode, add_special_tokens=False, split_special_tokens=True)
+    )
 
 
 def read_episode_defaults(folder: str | Path) -> tuple[dict[str, Any], str | None]:

@@ -21,7 +21,7 @@ from transformers import DynamicCache
 from timeloupe.errors import ConfigError, boundary
 from timeloupe.model.cache import make_cache
 from timeloupe.model.episode import TokenEpisode, same_clips
-from timeloupe.model.expand import expand
+from timeloupe.model.expand import expand, expanded_length
 from timeloupe.model.load import LoadedModel
 from timeloupe.model.render import render
 from timeloupe.policy.base import GenerationRequest
@@ -78,7 +78,7 @@ class LocalPolicy:
         *,
         name: str | None = None,
         max_batch_tokens: int = 65_536,
-        max_batch_size: int = 64,
+        max_batch_size: int = 256,
         send: Literal["video", "images"] = "video",
         time_format: str = DEFAULT_TIME_FORMAT,
         memory_bytes: int = 1 << 30,
@@ -130,7 +130,7 @@ class LocalPolicy:
         # Fed token by token, so that roll-outs with different beginnings still share the reading of their prompt.
         begun = request.reply_prefix.removeprefix(loaded.chat.reply_prefix)
         forced = tuple(loaded.layout.encode(begun)) if begun else ()
-        return _Job(request, episode, expanded_length(episode, loaded), forced, prefix=prefix)
+        return _Job(request, episode, expanded_length(episode, loaded.layout), forced, prefix=prefix)
 
     def _batches(self, jobs: Sequence[_Job]) -> list[list[_Job]]:
         """Group jobs of similar length, so that little is padding and no batch is too large."""
@@ -179,11 +179,6 @@ def banned_tokens(loaded: LoadedModel) -> torch.Tensor:
     return banned.to(loaded.device)
 
 
-def expanded_length(episode: TokenEpisode, loaded: LoadedModel) -> int:
-    """Return the number of tokens that an episode expands to."""
-    return expand([episode], loaded.layout, pixels=False).input_ids_BT.shape[1]
-
-
 def _state_of(loaded: LoadedModel) -> int:
     """Return a number that grows with every change of the weights in place, as an optimiser makes it."""
     return sum(parameter._version for parameter in loaded.model.parameters())
@@ -220,10 +215,14 @@ class _State:
 
     def prefix(self, row: int, job: _Job) -> Prefix:
         """Return what is known of one row whose turn ended."""
-        columns = self.mask_BT[row].bool()
+        columns = self.mask_BT[row].nonzero()[:, 0]
         caches: Any = self.cache.layers
         kept = tuple(
-            (one.keys[row : row + 1, :, columns], one.values[row : row + 1, :, columns]) for one in caches
+            (
+                one.keys[row : row + 1].index_select(2, columns),
+                one.values[row : row + 1].index_select(2, columns),
+            )
+            for one in caches
         )
         ids = (*job.episode.token_ids, *job.ids[:-1])
         return Prefix(ids, job.episode.clips, kept, int(self.next_position_B[row]))
