@@ -6,6 +6,7 @@ the checkpoint, and the weights as they are in the trainer.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -103,6 +104,7 @@ class VllmEngine:
         for path in loaded.folder.iterdir():
             if path.suffix in (".json", ".jinja", ".txt") and not path.name.endswith(".index.json"):
                 shutil.copyfile(path, Path(self._folder.name) / path.name)
+        _untie(Path(self._folder.name) / "config.json")
         self._write()
         try:
             self._llm: Any = self._vllm.LLM(**self._arguments(part))
@@ -181,9 +183,9 @@ class VllmEngine:
 
     def _write(self) -> None:
         model, dtype = self.loaded.model, DTYPES[self.dtype]
-        weights = dict(model.state_dict())
-        if model.config.tie_word_embeddings:
-            weights.pop("lm_head.weight", None)
+        head: Any = model.get_output_embeddings()
+        # A clone: an output head that is the word embeddings shares their memory, which a file cannot.
+        weights = dict(model.state_dict()) | {"lm_head.weight": head.weight.clone()}
         plain = {name: value.detach().to("cpu", dtype).contiguous() for name, value in weights.items()}
         save_file(plain, self._weights)
 
@@ -201,6 +203,19 @@ def _told(asked: Asked, output: Any) -> Told:
         (*begun, *ids), tuple(min(value, 0.0) for value in values), reply.finish_reason == "stop" and count > 0,
         len(output.prompt_token_ids) - len(begun),
     )  # fmt: skip
+
+
+def _untie(path: Path) -> None:
+    """Tell vLLM that the output head is a matrix of its own.
+
+    Where the head is the word embeddings, a reload gives the model new embeddings and leaves the head the old ones
+    (seen in 0.32).
+    """
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["tie_word_embeddings"] = False
+    if "text_config" in config:
+        config["text_config"]["tie_word_embeddings"] = False
+    path.write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
 def _roomy(num_bytes: int) -> str | None:
