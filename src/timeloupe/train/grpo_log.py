@@ -32,7 +32,8 @@ def step_figures(
         crops, of the answered segments, with the truth; only rows that have one), ``right`` (share of right option
         letters), ``stop/REASON`` shares, ``reply_tokens`` (mean of a reply) and ``reply_tokens_max``,
         ``generated_tokens`` and ``learnt_tokens`` (totals), ``tokens`` (learnt ones per roll-out), ``flat_groups``
-        (share of groups whose rewards are all equal), ``frames_decoded``, ``frames_cached``, and the updates' means.
+        (share of groups whose rewards are all equal), ``frames_decoded``, ``frames_cached``, the updates' means, and
+        with several updates ``clip_share/N`` and ``ratio_distance/N`` of each, from 1.
     """
     count = max(len(trajectories), 1)
     figures: dict[str, Any] = {"rollouts": len(trajectories), "scored": len(lengths)}
@@ -60,6 +61,9 @@ def step_figures(
     taken = [one for one in updates if one]
     for name in dict.fromkeys(name for one in taken for name in one):
         figures[name] = _mean([one[name] for one in taken])
+    for number, one in enumerate(taken if len(updates) > 1 else (), 1):
+        # The first update is at the policy that sampled; only the later ones have anything to clip.
+        figures |= {f"{name}/{number}": one[name] for name in ("clip_share", "ratio_distance")}
     return figures
 
 

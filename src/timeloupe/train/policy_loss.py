@@ -76,12 +76,15 @@ class PolicyLoss:
         kl: Mean KL to the reference over learnt tokens, nats; 0 without a reference.
         clip_share: Share of learnt tokens (or of replies) whose ratio was clipped, in [0, 1].
         ratio_mean: Mean ratio over learnt tokens.
+        ratio_distance: Mean distance of the ratio from 1 over learnt tokens: how far the policy is from the one that
+            sampled, on either side.
     """
 
     total: torch.Tensor
     kl: float
     clip_share: float
     ratio_mean: float
+    ratio_distance: float
 
 
 def policy_loss(
@@ -157,7 +160,10 @@ def policy_loss(
     total = aggregate(
         loss_BT, mask_BT, settings.aggregate, num_tokens=num_tokens, num_sequences=num_sequences
     )
-    return PolicyLoss(total, kl, _mean(was_clipped_BT, mask_BT), _mean(ratio_BT.detach(), mask_BT))
+    ratio_BT = ratio_BT.detach()
+    return PolicyLoss(
+        total, kl, _mean(was_clipped_BT, mask_BT), _mean(ratio_BT, mask_BT), _mean((ratio_BT - 1).abs(), mask_BT)
+    )
 
 
 def k3(

@@ -47,9 +47,9 @@ class Drop:
     value: float | None = None
     threshold: float | None = None
 
-    def context(self, progress: float) -> Context:
-        """Return what the reward may look at."""
-        return Context(progress, self.value, self.threshold)
+    def context(self, progress: float, step: float = 0.0) -> Context:
+        """Return what the reward may look at; see there for ``progress`` and ``step``."""
+        return Context(progress, self.value, self.threshold, step=step)
 
 
 def step_drops(

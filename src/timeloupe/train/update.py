@@ -42,7 +42,7 @@ def update(
     if not num_useful:
         return {}
     loaded.model.train()
-    names = ("loss", "kl", "clip_share", "ratio", "entropy")
+    names = ("loss", "kl", "clip_share", "ratio", "ratio_distance", "entropy")
     sums = [0.0] * len(names)
     for part in micro_batches(useful, recipe.micro_batch):
         packed = pack([one.episode for one in part], loaded.layout).to(loaded.device)
@@ -61,7 +61,7 @@ def update(
         share = float(batch.loss_mask_BT.sum()) / num_useful
         values = (
             found.total.item(), share * found.kl, share * found.clip_share, share * found.ratio_mean,
-            float(entropy_BT.sum()) / num_useful,
+            share * found.ratio_distance, float(entropy_BT.sum()) / num_useful,
         )  # fmt: skip
         sums = [total + value for total, value in zip(sums, values, strict=True)]
     parallel.sum_gradients(loaded.model)
