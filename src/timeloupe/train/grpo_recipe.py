@@ -27,6 +27,7 @@ class WorldData(RecipePart):
         per_task: Questions of each task per video.
         min_seconds: Shortest video.
         max_seconds: Longest video.
+        num_scenes: Scenes per video; with fewer, an event fills more frames of a skim.
         return_rate: How often a shape returns in another scene (``ScriptSettings.return_rate``).
         folder: Where they lie; runs may share it. ``None`` = in the run folder.
     """
@@ -36,6 +37,7 @@ class WorldData(RecipePart):
     per_task: int = Field(default=1, gt=0)
     min_seconds: float = Field(default=180.0, gt=0)
     max_seconds: float = Field(default=2400.0, gt=0)
+    num_scenes: int = Field(default=4, gt=0)
     return_rate: float = Field(default=0.0, ge=0, le=1)
     folder: str | None = None
 
@@ -47,8 +49,9 @@ class WorldData(RecipePart):
     def plan(self, tasks: Sequence[Task]) -> dict[str, Any]:
         """Return what ``world.encode`` makes or plans its videos by, but for their folder."""
         settings = ScriptSettings(
-            min_seconds=self.min_seconds, max_seconds=self.max_seconds, return_rate=self.return_rate
-        )
+            min_seconds=self.min_seconds, max_seconds=self.max_seconds, num_scenes=self.num_scenes,
+            return_rate=self.return_rate,
+        )  # fmt: skip
         return {
             "seed": self.seed, "num_videos": self.num_videos, "settings": settings, "tasks": list(tasks),
             "per_task": self.per_task,
