@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from timeloupe.model.load import LoadedModel
+from timeloupe.train.lora import adapter_weights, has_adapters
 
 STATE_FILE = "state.json"
 
@@ -69,12 +70,14 @@ def load_checkpoint(
     path = folder / "checkpoint"
     if not (path / STATE_FILE).is_file():
         path = folder / "checkpoint.old"
-    missing, unexpected = loaded.model.load_state_dict(load_file(path / "model.safetensors"), strict=False)
-    tied = set(missing) - {"lm_head.weight"}
-    if tied or unexpected:
-        raise ValueError(
-            f"checkpoint {path} has other weights: missing {sorted(tied)}, unexpected {unexpected}"
-        )
+    weights = load_file(path / "model.safetensors")
+    missing, unexpected = (
+        sorted(set(_weights(loaded)) - set(weights)),
+        sorted(set(weights) - set(_weights(loaded))),
+    )
+    if missing or unexpected:
+        raise ValueError(f"checkpoint {path} has other weights: missing {missing}, unexpected {unexpected}")
+    loaded.model.load_state_dict(weights, strict=False)
     if optimizers is None:
         return
     record = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
@@ -89,7 +92,9 @@ def load_checkpoint(
 
 
 def _weights(loaded: LoadedModel) -> dict[str, torch.Tensor]:
-    """The model's weights without the output head when it is the word embeddings."""
+    """The adapters if there are any, else all weights, without the output head when it is the word embeddings."""
+    if has_adapters(loaded.model):
+        return adapter_weights(loaded.model)
     weights = dict(loaded.model.state_dict())
     if loaded.model.config.tie_word_embeddings:
         weights.pop("lm_head.weight", None)

@@ -30,13 +30,14 @@ from timeloupe.train.checkpoint import Progress, load_checkpoint, read_progress,
 from timeloupe.train.exploration import make_explorer, thought_figures
 from timeloupe.train.grpo_log import StepLog, phase_seconds, step_figures
 from timeloupe.train.grpo_recipe import GrpoRecipe, WorldData
-from timeloupe.train.logprobs import frozen_copy
+from timeloupe.train.logprobs import frozen_copy, without_adapters
+from timeloupe.train.lora import add_adapters, choose_trainable
 from timeloupe.train.old_log_probs import OldLogProbs
 from timeloupe.train.optimizer import build_optimizers, schedule, set_learning_rate
 from timeloupe.train.parallel import Parallel
 from timeloupe.train.rollout_part import MakePolicy, RolloutPolicy, figures_of, local_policy
-from timeloupe.train.sft import export
 from timeloupe.train.sensitivity import drop_figures, step_drops
+from timeloupe.train.sft import export
 from timeloupe.train.trackers import Trackers, check_trackers
 from timeloupe.train.update import update
 from timeloupe.trajectory import Example, Task, Trajectory, read_examples
@@ -77,19 +78,23 @@ def train_grpo(
     parallel = Parallel(recipe.model.device)
     progress = parallel.from_main(lambda: _open_run(recipe, folder, resume))
     loaded = load_model(str(recipe.model.checkpoint), device=recipe.model.device, dtype=recipe.model.dtype)
-    reference = frozen_copy(loaded.model) if recipe.loss.kl_weight else None
+    lora = recipe.model.lora
+    if lora is not None:
+        add_adapters(loaded.model, lora, vision=not recipe.model.freeze_vision, seed=recipe.seed)
+    make_reference = frozen_copy if lora is None else without_adapters
+    reference = make_reference(loaded.model) if recipe.loss.kl_weight else None
     protocol, settings = _speech(recipe, loaded)
     reward = load_reward(recipe.reward)
     if parallel.is_main:
         (folder / "recipe.json").write_text(_recipe_text(recipe), encoding="utf-8")
         write_json(folder / "environment.json", snapshot_environment())
     examples = parallel.from_main(lambda: _examples(recipe, reward, folder))
+    explorer = make_explorer(recipe, examples, settings)
     _freeze(loaded, recipe)
     optimizers = build_optimizers(loaded.model, recipe.optimizer, recipe.lr, recipe.weight_decay)
     if progress:
         load_checkpoint(folder, loaded, optimizers)
     torch.manual_seed(recipe.seed)
-    explorer = make_explorer(recipe, examples, settings)
     policy = make_policy(loaded, recipe.rollout)
     cache = FrameCache(CACHE_BYTES)
     trackers = Trackers(recipe.trackers, folder, recipe.model_dump(mode="json")) if parallel.is_main else None
@@ -105,34 +110,35 @@ def train_grpo(
         drops = step_drops(recipe, trajectories, loaded, cache, step)
         measured = time.perf_counter()
         trajectories = score_all(
-            trajectories, reward, [one.context(progress=step / recipe.steps) for one in drops]
-        )
+            trajectories, reward,
+            [one.context(progress=step / recipe.steps, step=1 / recipe.steps) for one in drops],
+        )  # fmt: skip
         rewards = [one.score.parts.get("reward") for one in trajectories]
         samples = make_samples(
             trajectories, rewards, loaded, cache,
             learn=recipe.learn, scale=recipe.scale, epsilon=recipe.epsilon,
+            exploration=recipe.exploration, difficulty=recipe.difficulty,
         )  # fmt: skip
         prepared = time.perf_counter()
         old = OldLogProbs(recipe.rollout)
         updates = [
             update(samples, loaded, reference, optimizers, recipe, parallel, old)
-            exploration=recipe.exploration, difficulty=recipe.difficulty,
             for _ in range(recipe.updates)
         ]
         seen = figures_of(policy) | old.figures(parallel)
         everything = parallel.gather(trajectories)
         lengths = parallel.gather([one.num_tokens for one in samples])
+        drops = parallel.gather(drops)
         if log is not None:
             figures = step_figures(everything, lengths, updates) | {"lr": rate * recipe.lr} | seen
-            seconds = phase_seconds(figures, began, rolled, prepared, time.perf_counter())
-            log(step, figures | seconds, everything if recipe.keep_rollouts else ())
-            if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
-        drops = parallel.gather(drops)
-                save_checkpoint(folder, loaded, optimizers, Progress(0, step + 1))
-    if trackers is not None:
             figures |= thought_figures(everything)
             if recipe.sensitivity is not None:
                 figures |= drop_figures(drops) | {"sensitivity_seconds": measured - rolled}
+            seconds = phase_seconds(figures, began, rolled, prepared, time.perf_counter())
+            log(step, figures | seconds, everything if recipe.keep_rollouts else ())
+            if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
+                save_checkpoint(folder, loaded, optimizers, Progress(0, step + 1))
+    if trackers is not None:
         trackers.close()
     loaded.model.eval()
     return parallel.from_main(lambda: export(loaded, folder / "model"))
@@ -168,12 +174,12 @@ def roll_out(
     protocol: Protocol,
     settings: EpisodeSettings,
     cache: FrameCache,
+    prefixes: Sequence[str] = (),
 ) -> list[Trajectory]:
     """Return the roll-outs of some members of one step, in order; ``prefixes`` are how their replies begin."""
     policy.loaded.model.eval()
     seed = derive_seed(recipe.seed, "grpo-step", 0, step)
     examples, indices = [example for example, _ in chosen], [index for _, index in chosen]
-    prefixes: Sequence[str] = (),
     return play(
         examples, policy, protocol, settings, seed=seed, rollout_index=indices, cache=cache,
         reply_prefixes=prefixes,
@@ -230,11 +236,10 @@ def _world(world: WorldData, tasks: Sequence[Task], folder: Path) -> Path:
 
 
 def _freeze(loaded: LoadedModel, recipe: GrpoRecipe) -> None:
-    loaded.model.requires_grad_(True)
-    if recipe.model.freeze_vision:
-        loaded.model.base_model.visual.requires_grad_(False)
+    choose_trainable(loaded.model, vision=not recipe.model.freeze_vision)
     if recipe.model.gradient_checkpointing:
-        loaded.model.gradient_checkpointing_enable()
+        # The other form gives no gradient where the checkpointed input needs none, as below adapters.
+        loaded.model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def _open_run(recipe: GrpoRecipe, folder: Path, resume: bool) -> int:

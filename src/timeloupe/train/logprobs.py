@@ -14,6 +14,7 @@ from timeloupe.model.packing import (
     packed_logprobs_and_entropy,
     use_packed_attention,
 )
+from timeloupe.train.lora import adapters_off
 
 Reference = Callable[[Pack], torch.Tensor]
 """Log-probabilities (B, T) under the policy as it was before the first step."""
@@ -26,6 +27,16 @@ def log_probs(model: PreTrainedModel, pack: Pack) -> tuple[torch.Tensor, torch.T
     with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
         hidden_1NH = packed_hidden_states(model, pack)
     return packed_logprobs_and_entropy(model, pack, hidden_1NH=hidden_1NH)
+
+
+def without_adapters(model: PreTrainedModel) -> Reference:
+    """Return the reference of a model that trains adapters: itself, with them off."""
+
+    def reference(pack: Pack) -> torch.Tensor:
+        with torch.no_grad(), adapters_off(model):
+            return log_probs(model, pack)[0]
+
+    return reference
 
 
 def frozen_copy(model: PreTrainedModel) -> Reference:

@@ -33,6 +33,24 @@ class FromScratch(RecipePart):
     crop_frames: int = 12
 
 
+class LoraPart(RecipePart):
+    """Low-rank adapters: only they are trained, and the finished checkpoint has them merged (``train.lora``).
+
+    Attributes:
+        rank: Of each adapter.
+        alpha: Its output is scaled by alpha / rank.
+        dropout: Of an adapter's input, in supervised training only.
+        target_modules: Last names of the linear layers that get one.
+    """
+
+    rank: int = Field(default=16, gt=0)
+    alpha: int = Field(default=32, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    target_modules: tuple[str, ...] = Field(
+        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1
+    )
+
+
 class ModelPart(RecipePart):
     """Where the model comes from: a checkpoint folder (or hub id), or sizes.
 
@@ -44,6 +62,7 @@ class ModelPart(RecipePart):
             the default is float32; on a GPU the forward pass runs under bfloat16 autocast all the same.
         freeze_vision: Leave the vision tower as it is, but for alignment stages.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, more time.
+        lora: Train low-rank adapters instead of the weights; they are float32 whatever ``dtype`` is.
     """
 
     checkpoint: str | None = None
@@ -52,11 +71,16 @@ class ModelPart(RecipePart):
     dtype: str = "float32"
     freeze_vision: bool = True
     gradient_checkpointing: bool = False
+    lora: LoraPart | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.checkpoint is None) == (self.from_scratch is None):
             raise ValueError("model needs exactly one of checkpoint and from_scratch")
+        if self.lora is not None and self.from_scratch is not None:
+            raise ValueError(
+                "model.lora needs a checkpoint: a model built from nothing is trained as a whole"
+            )
         return self
 
 
@@ -205,4 +229,6 @@ class SftRecipe(RecipePart):
         names = [stage.name for stage in self.stages]
         if len(set(names)) != len(names):
             raise ValueError(f"stage names must be unique, got {names}")
+        if self.model.lora is not None and any(stage.kind == "alignment" for stage in self.stages):
+            raise ValueError("an alignment stage trains the vision tower as a whole: leave model.lora out")
         return self

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from timeloupe.environment.rollout import derive_seed
 from timeloupe.environment.settings import EpisodeSettings
 from timeloupe.errors import ConfigError, MissingError, boundary
 from timeloupe.model.expand import expand
@@ -24,6 +25,7 @@ from timeloupe.prompt.protocol import PROTOCOLS
 from timeloupe.runs import open_run, snapshot_environment, write_json
 from timeloupe.train.alignment import alignment_batch, alignment_loss
 from timeloupe.train.checkpoint import Progress, load_checkpoint, read_progress, save_checkpoint
+from timeloupe.train.lora import add_adapters, choose_trainable, has_adapters, merged_weights
 from timeloupe.train.loss import token_loss
 from timeloupe.train.optimizer import build_optimizers, schedule, set_learning_rate
 from timeloupe.train.recipe import (
@@ -74,20 +76,24 @@ def train_sft(
     folder = Path(folder)
     progress = _open_run(recipe, folder, resume)
     loaded = _load(recipe, folder)
+    if recipe.model.lora is not None:
+        vision = not recipe.model.freeze_vision
+        add_adapters(loaded.model, recipe.model.lora, vision=vision, seed=recipe.seed)
     # Only now: a recipe that names no model must not leave a folder that refuses the corrected one.
     (folder / "recipe.json").write_text(_recipe_text(recipe), encoding="utf-8")
     write_json(folder / "environment.json", snapshot_environment())
     if progress != Progress(0, 0):
         load_checkpoint(folder, loaded, None)
-    torch.manual_seed(recipe.seed)
     if recipe.model.gradient_checkpointing:
-        loaded.model.gradient_checkpointing_enable()
+        loaded.model.gradient_checkpointing_enable({"use_reentrant": False})
     trackers = Trackers(recipe.trackers, folder, recipe.model_dump(mode="json"))
     log = _logger(folder, progress, recipe, trackers, on_log)
     for number, stage in enumerate(recipe.stages):
         if number < progress.stage:
             continue
-        _freeze(loaded, vision=recipe.model.freeze_vision and not isinstance(stage, AlignmentStage))
+        choose_trainable(
+            loaded.model, vision=not recipe.model.freeze_vision or isinstance(stage, AlignmentStage)
+        )
         optimizers = build_optimizers(loaded.model, stage.optimizer, stage.lr)
         start = progress.step if number == progress.stage else 0
         if start:
@@ -97,6 +103,7 @@ def train_sft(
         loaded.model.train()
         for step in range(start, stage.steps):
             set_learning_rate(optimizers, schedule(step, stage.steps, decay=stage.decay))
+            torch.manual_seed(derive_seed(recipe.seed, f"dropout of {stage.name}", 0, step))
             began = time.perf_counter()
             loss, figures = update(stage, loaded, step)
             norm = torch.nn.utils.clip_grad_norm_(loaded.model.parameters(), stage.clip_norm)
@@ -290,12 +297,6 @@ def _text_model(loaded: LoadedModel) -> Any:
     return loaded.model.base_model.language_model
 
 
-def _freeze(loaded: LoadedModel, *, vision: bool) -> None:
-    loaded.model.requires_grad_(True)
-    if vision:
-        loaded.model.base_model.visual.requires_grad_(False)
-
-
 def _open_run(recipe: SftRecipe, folder: Path, resume: bool) -> Progress:
     check_trackers(recipe.trackers)
     for stage in recipe.stages:
@@ -342,7 +343,8 @@ def _load(recipe: SftRecipe, folder: Path) -> LoadedModel:
 
 def export(loaded: LoadedModel, folder: Path) -> Path:
     """Write the finished model with its tokenizer and ``timeloupe.json``, ready for ``--policy local --model``."""
-    loaded.model.save_pretrained(folder)
+    merged = merged_weights(loaded.model) if has_adapters(loaded.model) else None
+    loaded.model.save_pretrained(folder, state_dict=merged)
     loaded.tokenizer.save_pretrained(folder)
     for path in loaded.folder.iterdir():
         # An index of shards is not copied: ours may be others.
