@@ -41,6 +41,7 @@ COMMANDS = (
     Command(("probe",), "probe:probe", "Show length, frame rate, size, codec and start of a video."),
     Command(("frames",), "frames:frames", "Read the frames at given times."),
     Command(("view",), "view:view", "Write the episodes of a run as one page to open in a browser."),
+    Command(("eval",), "eval:evaluate", "Play the agent over a benchmark and score it."),
     Command(("score",), "score:score", "Score predictions as official scripts do, and strictly."),
     Command(("reward", "list"), "reward:list_rewards", "List the presets and the parts there are."),
     Command(("reward", "show"), "reward:show", "Show what a reward is made of."),

@@ -68,7 +68,7 @@ def read_predictions(path: Path, benchmark: Benchmark, rows: Sequence[Row]) -> L
 def _read(path: Path, benchmark: Benchmark, rows: Sequence[Row]) -> Loaded:
     if path.is_dir():
         if (path / TRAJECTORIES).is_file():
-            return _of_episodes(open_run(path).latest(), f"run folder, {TRAJECTORIES}")
+            return of_episodes(open_run(path).latest(), f"run folder, {TRAJECTORIES}")
     else:
         found = _generic(path)
         if found is not None:
@@ -89,7 +89,7 @@ def _generic(path: Path) -> Loaded | None:
     """A file of trajectories, of our lines, or of one object {id: text}; ``None`` if it is none of them."""
     first = _first_object(path)
     if first is not None and {"schema_version", "example", "turns"} <= first.keys():
-        return _of_episodes(list(read_trajectories(path)), "JSONL of trajectories")
+        return of_episodes(list(read_trajectories(path)), "JSONL of trajectories")
     if first is not None and _key(first, IDS) and _key(first, TEXTS[:1]):
         return _of_lines(path)
     try:
@@ -103,7 +103,8 @@ def _generic(path: Path) -> Loaded | None:
     return None
 
 
-def _of_episodes(episodes: Sequence[Trajectory], layout: str) -> Loaded:
+def of_episodes(episodes: Sequence[Trajectory], layout: str) -> Loaded:
+    """Return the predictions of episodes: the last reply of each, "" where it ended without an answer."""
     found: dict[str, Any] = {}
     faults: Counter[str] = Counter()
     repeated = 0
