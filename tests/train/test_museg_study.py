@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,18 +29,25 @@ from timeloupe.trajectory import (
 from timeloupe.world.script import EVALUATION_SEEDS
 
 ROOT = Path(__file__).resolve().parents[2]
-STUDY = ROOT / "benchmarks" / "ablations" / "museg.py"
+STUDIES = ROOT / "benchmarks" / "ablations"
 
 
 @pytest.fixture(scope="module")
-def study() -> ModuleType:
+def study() -> Iterator[ModuleType]:
     """The study's script as a module."""
-    spec = importlib.util.spec_from_file_location("museg_study", STUDY)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(STUDIES))
+        spec = importlib.util.spec_from_file_location("museg_study", STUDIES / "museg.py")
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        yield module
+
+
+@pytest.fixture(scope="module")
+def tables(study: ModuleType) -> ModuleType:
+    """What it makes of figures."""
+    return sys.modules["museg_figures"]
 
 
 def episode(
@@ -137,11 +145,11 @@ def test_questions_are_as_many_of_each_kind_as_of_one_moment(
     assert (tmp_path / "mixed-1.jsonl").read_text(encoding="utf-8") != before
 
 
-def test_figures_of_episodes_that_can_be_checked_by_hand(study: ModuleType) -> None:
+def test_figures_of_episodes_that_can_be_checked_by_hand(tables: ModuleType) -> None:
     truth = [(20.0, 40.0), (80.0, 100.0)]
     right = "<think>Seen 20 to 40, 80 to 100.</think><answer>20-40 80-100</answer>"
     half = "<think>Found.</think><answer>20-40</answer>"
-    found = study.figures_of(
+    found = tables.figures_of(
         [
             episode("multi_segment", truth, right, truth),
             episode("multi_segment", truth, half, truth[:1]),
@@ -159,38 +167,38 @@ def test_figures_of_episodes_that_can_be_checked_by_hand(study: ModuleType) -> N
     assert found["no_answer"] == pytest.approx(0.25)
 
 
-def made_up(study: ModuleType, work: Path, gains: dict[str, list[float]]) -> None:
+def made_up(tables: ModuleType, work: Path, gains: dict[str, list[float]]) -> None:
     """Figures of three seeds: ``full`` has 0.5 of everything, a variant that less its gains."""
-    for variant in study.VARIANTS:
+    for variant in tables.VARIANTS:
         for seed in range(3):
-            folder = work / study.runs_of(variant, seed)[1]
+            folder = work / tables.runs_of(variant, seed)[1]
             folder.mkdir(parents=True)
             value = 0.5 - gains.get(variant, [0.0, 0.0, 0.0])[seed]
-            for temperature in study.TEMPERATURES:
-                row = dict.fromkeys(study.FIGURES, value) | {"n": 4}
+            for temperature in tables.TEMPERATURES:
+                row = dict.fromkeys(tables.FIGURES, value) | {"n": 4}
                 (folder / f"figures-{temperature}.json").write_text(json.dumps(row), encoding="utf-8")
 
 
-def test_sentences_say_reproduced_only_where_all_seeds_agree(study: ModuleType, tmp_path: Path) -> None:
+def test_sentences_say_reproduced_only_where_all_seeds_agree(tables: ModuleType, tmp_path: Path) -> None:
     gains = {"single_data": [0.1, 0.2, 0.3], "no_local": [-0.1, -0.1, -0.2], "always": [0.1, -0.1, 0.1]}
-    made_up(study, tmp_path, gains)
-    said = study.sentences(tmp_path, [0, 1, 2])
-    assert len(said) == len(study.CLAIMS)
+    made_up(tables, tmp_path, gains)
+    said = tables.sentences(tmp_path, [0, 1, 2])
+    assert len(said) == len(tables.CLAIMS)
     assert "reproduces" in said[0] and "+0.100, +0.200, +0.300" in said[0]
     assert "does not reproduce" in said[2]
     assert "cannot be told" in said[3] and "cannot be told" in said[4]
-    assert study.sentences(tmp_path, [0, 1, 2, 3]) == [], "a seed that is missing leaves no verdict"
+    assert tables.sentences(tmp_path, [0, 1, 2, 3]) == [], "a seed that is missing leaves no verdict"
 
 
-def test_the_table_and_its_plot(study: ModuleType, tmp_path: Path) -> None:
-    made_up(study, tmp_path, {"never": [0.0, 0.1, 0.2]})
+def test_the_table_and_its_plot(tables: ModuleType, tmp_path: Path) -> None:
+    made_up(tables, tmp_path, {"never": [0.0, 0.1, 0.2]})
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "figures-0.0.json").write_text(
-        json.dumps(dict.fromkeys(study.FIGURES, 0.3)), encoding="utf-8"
+        json.dumps(dict.fromkeys(tables.FIGURES, 0.3)), encoding="utf-8"
     )
-    table = study.collect(tmp_path, [0, 1, 2])
+    table = tables.collect(tmp_path, [0, 1, 2])
     assert table["base, T = 0"]["multi_f1"] == 0.3
     assert table["never, T = 0"]["multi_f1"] == pytest.approx({"mean": 0.4, "low": 0.3, "high": 0.5})
-    assert len(table) == 1 + 2 * len(study.VARIANTS)
-    study.plot(table, tmp_path / "plot.png")
+    assert len(table) == 1 + 2 * len(tables.VARIANTS)
+    tables.plot(table, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes()[:4] == b"\x89PNG"
