@@ -74,7 +74,9 @@ def test_a_digit_that_is_shown_is_claimed_in_every_frame_that_shows_it(index: in
         for claim, time in zip(claims, with_digit, strict=True):
             true = event.box(time)
             # A step of the grid is 20 thousandths: off by 10 at most on each side of a box of 560.
-            assert box_iou(claim.boxes[0], tuple(1000 * v for v in (true.x1, true.y1, true.x2, true.y2))) > 0.9  # type: ignore[arg-type]
+            assert (
+                box_iou(claim.boxes[0], tuple(1000 * v for v in (true.x1, true.y1, true.x2, true.y2))) > 0.9
+            )  # type: ignore[arg-type]
     answered = parse_reply(text, SMALL).answer
     assert answered is not None and (answered.text == example.answer) == bool(with_digit)
 
@@ -94,7 +96,9 @@ def test_rewards_like_what_the_teacher_says_where_it_saw_the_digit(index: int) -
         # Half a second to the true box next to it, and half a second of rounding.
         assert (parts["thought_point"] or 0) > 0.6
     # The paper's preset reads thousandths, so the boxes count: a second's way of the fastest path is a tenth.
-    assert (load_reward("openo3_paper").score(played(example, text), Context()).parts["thought_spatial"] or 0) > 0.5
+    assert (
+        load_reward("openo3_paper").score(played(example, text), Context()).parts["thought_spatial"] or 0
+    ) > 0.5
 
 
 def test_a_claim_by_hand() -> None:

@@ -214,6 +214,8 @@ class GrpoRecipe(RecipePart):
     def _starts_somewhere(self) -> Self:
         if self.model.checkpoint is None:
             raise ValueError("model needs a checkpoint: reinforcement learning starts from a trained model")
+        if self.model.new_tokens:
+            raise ValueError("model.new_tokens must be taught first: name them in the recipe of `train sft`")
         if self.model.lora is not None and self.model.lora.dropout:
             raise ValueError(
                 "model.lora.dropout must be 0: the network that is updated is the one that sampled"

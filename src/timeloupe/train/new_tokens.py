@@ -8,6 +8,8 @@ claim is thirteen.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,17 +46,17 @@ def add_tokens(
 
     Args:
         checkpoint: Folder or hub id of a Qwen-VL checkpoint.
-        folder: Where to write; made if missing, and must not hold a checkpoint.
+        folder: Where to write; must be missing or empty.
         tokens: What becomes one token each.
         seed: Of the new rows.
         episode: Changes to the episode settings that the checkpoint asks for (``timeloupe.json``).
 
     Raises:
-        ConfigError: A token is empty, given twice, or known already; ``folder`` holds a checkpoint; a setting is wrong.
+        ConfigError: A token is empty, given twice, or known already; ``folder`` holds something; a setting is wrong.
     """
     folder = Path(folder)
-    if (folder / "config.json").exists():
-        raise ConfigError(f"{str(folder)!r} already holds a checkpoint; use a new folder")
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(f"{str(folder)!r} already holds something; use a new folder for the checkpoint")
     loaded = load_model(checkpoint, device="cpu", fast_vision=False)
     known = loaded.tokenizer.get_vocab()
     for token in tokens:
@@ -80,7 +82,12 @@ def add_tokens(
         for table in tables:
             drawn = NEW_ROW_STD * torch.randn(len(ids), table.shape[1], generator=random)
             table[ids] = drawn.to(table.dtype)
-    folder.mkdir(parents=True, exist_ok=True)
+    # The folder appears under its name only when it is whole.
+    partial = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
     if details:
-        (folder / DETAILS_FILE).write_text(json.dumps(details, indent=2) + "\n", encoding="utf-8")
-    return export(loaded, folder)
+        (partial / DETAILS_FILE).write_text(json.dumps(details, indent=2) + "\n", encoding="utf-8")
+    export(loaded, partial)
+    os.replace(partial, folder)
+    return folder

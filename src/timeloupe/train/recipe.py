@@ -62,6 +62,7 @@ class ModelPart(RecipePart):
             the default is float32; on a GPU the forward pass runs under bfloat16 autocast all the same.
         freeze_vision: Leave the vision tower as it is, but for alignment stages.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, more time.
+        new_tokens: Text that becomes one token each before a supervised training begins (``train.new_tokens``).
         lora: Train low-rank adapters instead of the weights; they are float32 whatever ``dtype`` is.
     """
 
@@ -71,12 +72,15 @@ class ModelPart(RecipePart):
     dtype: str = "float32"
     freeze_vision: bool = True
     gradient_checkpointing: bool = False
+    new_tokens: tuple[str, ...] = ()
     lora: LoraPart | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.checkpoint is None) == (self.from_scratch is None):
             raise ValueError("model needs exactly one of checkpoint and from_scratch")
+        if self.new_tokens and self.from_scratch is not None:
+            raise ValueError("model.new_tokens needs a checkpoint, whose tokenizer they are added to")
         if self.lora is not None and self.from_scratch is not None:
             raise ValueError(
                 "model.lora needs a checkpoint: a model built from nothing is trained as a whole"
@@ -186,8 +190,9 @@ class TimelineStage(RowStage):
         min_seconds: Shortest video.
         max_seconds: Longest video.
         skim_frames: Frames that are shown.
-        captions: Share of rows that ask for the timeline.
+        captions: Share of rows that ask for the timeline first.
         timed: Share of the others whose thought holds lines of it.
+        neighbours: Share of questions about the event before or after another.
     """
 
     kind: Literal["timeline"]
@@ -197,6 +202,7 @@ class TimelineStage(RowStage):
     skim_frames: int = Field(24, ge=2)
     captions: float = Field(0.5, ge=0, le=1)
     timed: float = Field(0.05, ge=0, le=1)
+    neighbours: float = Field(0.0, ge=0, le=1)
 
     @field_validator("world_seed")
     @classmethod

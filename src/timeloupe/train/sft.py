@@ -220,8 +220,9 @@ def _row_source(
         chosen = loaded.layout.details.get("episode", {}) | {"skim_frames": stage.skim_frames}
         videos = ScriptSettings(min_seconds=stage.min_seconds, max_seconds=stage.max_seconds)
         return TimelineRows(
-            stage.world_seed, EpisodeSettings(**chosen), stage.captions, stage.timed, script_settings=videos
-        ).pool
+            stage.world_seed, EpisodeSettings(**chosen), stage.captions, stage.timed, stage.neighbours,
+            script_settings=videos,
+        ).pool  # fmt: skip
     assert isinstance(stage, TrajectoryStage)
     trajectories = _recorded(Path(stage.path))
     cache = FrameCache(1 << 30)
@@ -338,6 +339,13 @@ def _load(recipe: SftRecipe, folder: Path) -> LoadedModel:
         return load_model(folder / "initial", device=source.device or "cpu", dtype=source.dtype)
     if source.checkpoint is None:
         raise MissingError("the recipe names no checkpoint; set model.checkpoint or model.from_scratch")
+    if source.new_tokens:
+        from timeloupe.train.new_tokens import add_tokens
+
+        grown = folder / "initial"
+        if not (grown / "config.json").exists():  # a resumed run has it
+            add_tokens(source.checkpoint, grown, source.new_tokens, seed=recipe.seed)
+        return load_model(grown, device=source.device, dtype=source.dtype)
     return load_model(source.checkpoint, device=source.device, dtype=source.dtype)
 
 

@@ -56,8 +56,8 @@ class RowMix(BaseModel):
     """Shares of the kinds of rows, each in [0, 1].
 
     They are drawn one after another: ``recall`` of all rows, ``blind`` of the others, ``evidence`` of the rest;
-    ``direct`` and ``first_reply`` are shares of what then remains, the rows of grounding and choice with frames. Of these,
-    what is left over are whole tool-using trajectories: there are none only where ``direct + first_reply`` is 1.
+    ``direct`` and ``first_reply`` are shares of what then remains, the rows of grounding and choice with frames. Of
+    these, what is left over are whole tool-using trajectories: there are none only where ``direct + first_reply`` is 1.
 
     Attributes:
         direct: Rows without a tool: skim, then the answer.
@@ -68,8 +68,8 @@ class RowMix(BaseModel):
         wrong_first: Share of the tool-using trajectories whose first call is wrong, as careless labellers err; the
             second call then grounds the moment from the skim. A little fewer come out: a wrong span that finds no room
             in the video leaves the row right.
-        evidence: Rows of what, when and where: skim, then marked evidence and the answer (``world.teach_evidence``). Only
-            what a frame of the skim shows is asked.
+        evidence: Rows of what, when and where: skim, then marked evidence and the answer (``world.teach_evidence``).
+            Only what a frame of the skim shows is asked.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
