@@ -162,7 +162,11 @@ def policy_loss(
     )
     ratio_BT = ratio_BT.detach()
     return PolicyLoss(
-        total, kl, _mean(was_clipped_BT, mask_BT), _mean(ratio_BT, mask_BT), _mean((ratio_BT - 1).abs(), mask_BT)
+        total,
+        kl,
+        _mean(was_clipped_BT, mask_BT),
+        _mean(ratio_BT, mask_BT),
+        _mean((ratio_BT - 1).abs(), mask_BT),
     )
 
 

@@ -25,11 +25,14 @@ class TrainRow:
         messages: The whole chat, its last message a reply.
         clips: (N, H, W, 3) uint8 pixels of every frame reference, in order.
         labels: For every clip, one relevance label a frame (extra targets at visual tokens), or ``None``.
+        corners: For every clip, left and top of the box of what is asked for in each frame, in thousandths as replies
+            write them (likewise), ``None`` for a frame without it; or ``None``.
     """
 
     messages: tuple[Message, ...]
     clips: tuple[np.ndarray, ...]
     labels: tuple[tuple[str, ...], ...] | None = None
+    corners: tuple[tuple[tuple[int, int] | None, ...], ...] | None = None
 
     @property
     def num_turns(self) -> int:

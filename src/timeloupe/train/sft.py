@@ -174,7 +174,8 @@ class _RowUpdate:
             loss = tokens.total / num_targets
             if self.vocabulary is not None:
                 text = _text_model(loaded)
-                found = readouts(batch, *_frame_targets(part), self.vocabulary)
+                labels, seconds, corners = _frame_targets(part)
+                found = readouts(batch, labels, seconds, self.vocabulary, corners)
                 extra, right = readout_loss(
                     text.embed_tokens.weight, text.norm(self.middle[-1]), found, self.weights
                 )
@@ -259,11 +260,17 @@ def _recorded(path: Path) -> list[Trajectory]:
     return kept
 
 
-def _frame_targets(rows: list[TrainRow]) -> tuple[list[tuple[str, ...]], list[list[int]]]:
-    """Relevance labels and printed seconds of every clip of the rows, in order."""
+def _frame_targets(
+    rows: list[TrainRow],
+) -> tuple[list[tuple[str, ...]], list[list[int]], list[tuple[tuple[int, int] | None, ...]]]:
+    """Relevance labels, printed seconds and box corners of every clip of the rows, in order."""
     labels = [clip for row in rows for clip in row.labels or ()]
     refs = [ref for row in rows for message in row.messages for ref in message.frame_refs]
-    return labels, [[whole_seconds(second) for second in ref.at_seconds] for ref in refs]
+    seconds = [[whole_seconds(second) for second in ref.at_seconds] for ref in refs]
+    corners = [
+        one for row in rows for one in row.corners or [(None,) * len(clip) for clip in row.labels or ()]
+    ]
+    return labels, seconds, corners
 
 
 _GATES = {

@@ -3,13 +3,15 @@
 Looking something up in the prompt takes two steps: the place must have gathered what is asked of it (its relevance, its
 time, the letter before it), then the answer must find the place. Learning both at once from the answer alone takes a
 model of a million parameters hours. So the first step is taught where it happens: after one of the middle layers, each
-place names what it has gathered, by the tied word embeddings. Four read-outs share one hidden state; each reads it
+place names what it has gathered, by the tied word embeddings. The read-outs share one hidden state; each reads it
 rotated by another part of its width, so that they do not collide:
 
 1. relevance, at visual tokens: what the frame has to do with the question, or the digit to be read in it;
 2. previous time, at visual tokens: the printed time of the frame before;
 3. own time, at visual tokens: the printed time of this frame;
-4. option letter, at the digits of the option list: the letter of the option.
+4. option letter, at the digits of the option list: the letter of the option;
+5. box left and box top, at visual tokens that show what is asked for in rows of what, when and where: the numbers that
+   its box is written with.
 
 These are targets, never inputs.
 
@@ -29,7 +31,10 @@ from timeloupe.errors import ConfigError
 from timeloupe.model.expand import ModelBatch
 from timeloupe.world.teacher import RELEVANCE_LABELS
 
-ROTATIONS = {"relevance": 0.0, "previous_time": 0.5, "own_time": 0.25, "option_letter": 0.75}
+ROTATIONS = {
+    "relevance": 0.0, "previous_time": 0.5, "own_time": 0.25, "option_letter": 0.75, "box_left": 0.125,
+    "box_top": 0.625,
+}  # fmt: skip
 """Read-out name to the part of the hidden width by which it is rotated."""
 
 
@@ -40,7 +45,7 @@ class Vocabulary:
     Attributes:
         labels: Relevance label or digit to its index in ``label_ids_C``.
         label_ids_C: Their token ids.
-        number_ids_C: Ids of the whole seconds 0, 1, 2, ...
+        number_ids_C: Ids of the whole numbers 0, 1, 2, ...: seconds, and thousandths of the frame.
         letter_ids_C: Ids of the option letters as options are printed.
         named_letter_ids_C: Ids of the same letters as a reply names them after a digit.
         dot_id: Id of what stands between letter and option.
@@ -101,6 +106,7 @@ def readouts(
     labels: Sequence[Sequence[str]],
     seconds: Sequence[Sequence[int]],
     vocabulary: Vocabulary,
+    corners: Sequence[Sequence[tuple[int, int] | None]] = (),
 ) -> dict[str, Readout]:
     """Return the read-outs of a batch by name; those without a place are left out.
 
@@ -109,14 +115,21 @@ def readouts(
         labels: For every clip of the batch, one relevance label a frame.
         seconds: For every clip, the printed whole second of each frame.
         vocabulary: Token ids.
+        corners: For every clip, left and top of the box of each frame as written, ``None`` where there is none; empty =
+            no clip has any.
     """
-    rows: dict[str, list[tuple[int, int, int]]] = {"relevance": [], "previous_time": [], "own_time": []}
+    rows: dict[str, list[tuple[int, int, int]]] = {name: [] for name in ROTATIONS if name != "option_letter"}
     for span, clip_labels, clip_seconds in zip(batch.spans, labels, seconds, strict=True):
         for frame, (column, label) in enumerate(zip(span.group_starts, clip_labels, strict=True)):
             rows["relevance"].append((span.row, column, vocabulary.labels[label]))
             rows["own_time"].append((span.row, column, clip_seconds[frame]))
             if frame:
                 rows["previous_time"].append((span.row, column, clip_seconds[frame - 1]))
+    for span, clip_corners in zip(batch.spans, corners, strict=bool(corners)):
+        for column, corner in zip(span.group_starts, clip_corners, strict=True):
+            if corner is not None:
+                rows["box_left"].append((span.row, column, corner[0]))
+                rows["box_top"].append((span.row, column, corner[1]))
     found: dict[str, Readout] = {}
     for name, places in rows.items():
         if places:

@@ -33,7 +33,7 @@ from timeloupe.world.script import (
     make_script,
     training_seed,
 )
-from timeloupe.world.teach_evidence import EvidenceTeacher, digit_frames
+from timeloupe.world.teach_evidence import EvidenceTeacher, digit_frames, object_frames, written_box
 from timeloupe.world.teacher import (
     LETTERS,
     Teacher,
@@ -188,8 +188,13 @@ class WorldRows:
                 messages = first_messages(example, skim, self.protocol, tools=False)
                 asked = WorldQuestion(teacher.event, "what_when_where", example.question)
                 labels = relevance_labels(frame_facts(script, asked, frames.at_seconds))
+                seen = set(object_frames(teacher.event, frames.at_seconds))
+                corners = tuple(
+                    written_box(teacher.event, time)[:2] if time in seen else None
+                    for time in frames.at_seconds
+                )
                 reply = assistant(teacher.reply(frames.at_seconds))
-                yield TrainRow((*messages, reply), (frames.pixels,), (tuple(labels),))
+                yield TrainRow((*messages, reply), (frames.pixels,), (tuple(labels),), (corners,))
         if isinstance(reader, VideoReader):
             reader.close()
 

@@ -39,13 +39,23 @@ def digit_frames(event: Event, times: Sequence[float]) -> list[float]:
     return [time for time in times if span.start_seconds <= time < span.end_seconds]
 
 
+def object_frames(event: Event, times: Sequence[float]) -> list[float]:
+    """Return the times, among those of a view, at which the event's object is seen, with its digit or without."""
+    span = event.segment
+    return [time for time in times if span.start_seconds <= time < span.end_seconds]
+
+
+def written_box(event: Event, at_seconds: float) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom of the object as claims write them, at a time inside the event's segment."""
+    box = event.box(at_seconds)
+    steps = THOUSANDTHS[0] / BOX_GRID
+    x1, y1, x2, y2 = (BOX_GRID * round(value * steps) for value in (box.x1, box.y1, box.x2, box.y2))
+    return x1, y1, x2, y2
+
+
 def claim_text(event: Event, at_seconds: float) -> str:
     """Return the claim of an event in the frame displayed at a time inside the event's segment."""
-    box = event.box(at_seconds)
-    scale = THOUSANDTHS[0]
-    corners = ", ".join(
-        str(BOX_GRID * round(value * scale / BOX_GRID)) for value in (box.x1, box.y1, box.x2, box.y2)
-    )
+    corners = ", ".join(str(value) for value in written_box(event, at_seconds))
     return f"<obj>{event.shape}</obj><box>[{corners}]</box>at<t>{whole_seconds(at_seconds)}</t>s"
 
 
@@ -66,9 +76,7 @@ class EvidenceTeacher:
         shown = digit_frames(event, times)
         seen = bool(shown)
         if not seen:
-            span = event.segment
-            shown = [time for time in times if span.start_seconds <= time < span.end_seconds]
-            shown = shown or [times[len(times) // 2]]
+            shown = object_frames(event, times) or [times[len(times) // 2]]
         digit = event.digit if seen or unseen_digit is None else unseen_digit
         claims = "".join(claim_text(event, time) for time in shown)
         return f"<think>{claims}</think><answer>{digit}</answer>"
