@@ -16,7 +16,7 @@ from timeloupe.reward.taro import read_window, score_format
 from timeloupe.video.sampling import skim_times
 from timeloupe.world.script import ScriptSettings, make_script
 from timeloupe.world.teacher import make_question, whole_seconds
-from timeloupe.world.timeline import grounding_reply, some_lines, timeline, timeline_reply
+from timeloupe.world.timeline import grounding_reply, neighbour_question, some_lines, timeline
 
 SHORT = ScriptSettings(min_seconds=60, max_seconds=100)
 LINE = re.compile(r"(\d+)s to (\d+)s (\w+) (\w+)")
@@ -65,8 +65,18 @@ def test_replies_are_read_by_the_protocol_and_by_the_reward(index: int, timed: b
     assert read_window(text) == (found.start_seconds, found.end_seconds)
     assert tiou(found, question.event.segment) > 0
     assert all(line in text for line in lines)
-    whole = parse_reply(timeline_reply(script, times), PROTOCOLS["small"]).answer
-    assert whole is not None and whole.text.splitlines() == timeline(script, times)
+
+
+@given(index=st.integers(0, 300), side=st.sampled_from(["before", "after"]))
+def test_the_neighbour_of_an_event_is_the_next_in_time(index: int, side: str) -> None:
+    script = make_script(3, index, SHORT)
+    ordered = sorted(script.events, key=lambda event: event.segment.start_seconds)
+    found = [neighbour_question(script, event, side) for event in ordered]  # type: ignore[arg-type]
+    step = 1 if side == "after" else -1
+    assert found[0 if step < 0 else -1] is None and sum(one is None for one in found) == 1
+    for place, one in enumerate(found):
+        if one is not None:
+            assert one.event is ordered[place + step] and f" {side} the {ordered[place].shape} in" in one.text
 
 
 def test_a_line_is_nine_tokens_of_the_small_model() -> None:

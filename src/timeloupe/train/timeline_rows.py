@@ -5,14 +5,16 @@ of the frames.
 
 1. Grounding with a bare thought: ``<think>Found.</think><answer>12s to 40s</answer>``.
 2. Grounding with a part of the timeline in the thought, rare: the model can reason so, and seldom does.
-3. The whole timeline, where the question asks for it.
+3. Grounding with the whole timeline in the thought, where the question asks for it.
+
+A share of the questions is about the event before or after the one that is named.
 
 Rows of a pool depend on ``(stage seed, pool index)`` only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,16 +24,16 @@ from timeloupe.prompt.build import first_messages
 from timeloupe.prompt.protocol import PROTOCOLS, Protocol
 from timeloupe.train.rows import TrainRow, assistant
 from timeloupe.train.world_rows import QUESTIONS_PER_VIDEO, RenderedReader
-from timeloupe.trajectory import Example, FrameRef
+from timeloupe.trajectory import FrameRef
 from timeloupe.video.sampling import skim_times
-from timeloupe.world.script import ScriptSettings, generator, make_script, training_seed
-from timeloupe.world.teacher import make_question, to_example
+from timeloupe.world.script import ScriptSettings, WorldScript, generator, make_script, training_seed
+from timeloupe.world.teacher import WorldQuestion, make_question, to_example
 from timeloupe.world.timeline import (
     TIMELINE_QUESTION,
     grounding_reply,
+    neighbour_question,
     some_lines,
     timeline,
-    timeline_reply,
 )
 
 
@@ -42,8 +44,9 @@ class TimelineRows:
     Attributes:
         seed: Root seed of the training videos; outside the evaluation range.
         settings: Episode settings that the model will be used with.
-        captions: Share of rows that ask for the timeline, in [0, 1].
-        timed: Share of grounding rows whose thought holds lines of the timeline, in [0, 1].
+        captions: Share of rows that ask for the timeline first, in [0, 1].
+        timed: Share of the others whose thought holds lines of the timeline, in [0, 1].
+        neighbours: Share of questions about the event before or after another, as far as there is one, in [0, 1].
         protocol: Prompt protocol.
         script_settings: Kind of videos.
     """
@@ -52,6 +55,7 @@ class TimelineRows:
     settings: EpisodeSettings
     captions: float
     timed: float
+    neighbours: float = 0.0
     protocol: Protocol = PROTOCOLS["small"]
     script_settings: ScriptSettings = field(default_factory=ScriptSettings)
 
@@ -76,18 +80,25 @@ class TimelineRows:
         assert size is not None, "world rows need a fixed frame size"
         for number in range(QUESTIONS_PER_VIDEO):
             frames = reader.read(times, size)
-            question = make_question(script, "grounding", number)
+            question = self._question(script, number, random)
+            lines: Sequence[str] = timeline(script, frames.at_seconds)
+            asked = random.random() < self.captions
+            if not asked:
+                lines = some_lines(lines, random) if random.random() < self.timed else ()
             example = to_example(question, id="row", video="world")
-            if random.random() < self.captions:
-                example = Example(id="row", video="world", question=TIMELINE_QUESTION)
-                reply = timeline_reply(script, frames.at_seconds)
-            else:
-                timed = random.random() < self.timed
-                lines = some_lines(timeline(script, frames.at_seconds), random) if timed else ()
-                reply = grounding_reply(script, question, frames.at_seconds, lines)
+            if asked:
+                example = example.model_copy(update={"question": f"{TIMELINE_QUESTION}\n{question.text}"})
+            reply = grounding_reply(script, question, frames.at_seconds, lines)
             skim = FrameRef(
                 video="world", view="skim", start_seconds=0.0, end_seconds=script.duration_seconds,
                 at_seconds=frames.at_seconds, size_wh=size,
             )  # fmt: skip
             prompt = first_messages(example, skim, self.protocol, tools=False)
             yield TrainRow((*prompt, assistant(reply)), (frames.pixels,))
+
+    def _question(self, script: WorldScript, number: int, random: np.random.Generator) -> WorldQuestion:
+        plain = make_question(script, "grounding", number)
+        if random.random() >= self.neighbours:
+            return plain
+        side = "after" if random.random() < 0.5 else "before"
+        return neighbour_question(script, plain.event, side) or plain

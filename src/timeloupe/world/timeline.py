@@ -14,15 +14,16 @@ no frame carries.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
 from timeloupe.trajectory import Segment
-from timeloupe.world.script import WorldScript
+from timeloupe.world.script import Event, WorldScript
 from timeloupe.world.teacher import WorldQuestion, bracket
 
 TIMELINE_QUESTION = "What is visible when?"
-"""Asks for the whole timeline."""
+"""Asks for the whole timeline, before another question."""
 
 
 def timeline(script: WorldScript, times: Sequence[float]) -> list[str]:
@@ -39,10 +40,20 @@ def timeline(script: WorldScript, times: Sequence[float]) -> list[str]:
     return [f"{write_window(start, end)} {words}" for start, end, words in found]
 
 
-def timeline_reply(script: WorldScript, times: Sequence[float]) -> str:
-    """Return the answer to ``TIMELINE_QUESTION``."""
-    lines = "\n".join(timeline(script, times))
-    return f"<think>Found.</think><answer>{lines}</answer>"
+def neighbour_question(
+    script: WorldScript, event: Event, side: Literal["before", "after"]
+) -> WorldQuestion | None:
+    """Ask for the event before or after another one, in the order of the video; ``None`` where there is none.
+
+    To answer it one has to find the event that is named, and then the next one: two steps, where naming times helps.
+    """
+    ordered = sorted(script.events, key=lambda one: one.segment.start_seconds)
+    place = ordered.index(event) + (1 if side == "after" else -1)
+    if not 0 <= place < len(ordered):
+        return None
+    colour = script.scenes[event.scene_index].colour
+    text = f"What appears {side} the {event.shape} in the {colour} scene? When?"
+    return WorldQuestion(ordered[place], "grounding", text)
 
 
 def grounding_reply(
