@@ -1,0 +1,45 @@
+"""Every recipe that is shipped loads, says where it comes from, and names only what there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from timeloupe.config import load_recipe
+from timeloupe.environment.settings import EpisodeSettings, make_settings
+from timeloupe.prompt.protocol import PROTOCOLS
+from timeloupe.reward.compose import load_reward
+from timeloupe.train.grpo_recipe import GrpoRecipe
+from timeloupe.train.recipe import SftRecipe
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+KINDS = {"grpo": GrpoRecipe, "sft": SftRecipe}
+FOLDERS = {*KINDS, "accelerate", "rewards"}
+
+
+def test_every_folder_of_recipes_is_known() -> None:
+    assert {path.name for path in RECIPES.iterdir()} <= FOLDERS
+    assert {path.suffix for kind in KINDS for path in (RECIPES / kind).iterdir()} == {".toml"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(path for kind in KINDS for path in (RECIPES / kind).glob("*.toml")), ids=lambda path: path.stem
+)
+def test_a_recipe_loads_and_means_something(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(RECIPES.parent)  # recipes name files of ours as seen from the repository
+    recipe = load_recipe(path, [], KINDS[path.parent.name])
+    if isinstance(recipe, GrpoRecipe):
+        tasks = load_reward(recipe.reward).composite.tasks
+        assert set(recipe.data.tasks) & set(tasks), f"reward {recipe.reward} scores none of {recipe.data.tasks}"
+        assert recipe.protocol is None or recipe.protocol in PROTOCOLS
+        assert isinstance(make_settings({"size_multiple": 28}, recipe.episode), EpisodeSettings)
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*-7b*.toml")), ids=lambda path: path.stem)
+def test_a_recipe_for_large_machines_says_what_it_needs_and_that_it_was_not_run(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comment = " ".join(line for line in lines[:3] if line.startswith("#")).lower()
+    assert "arxiv" in lines[0].lower()
+    assert "not run by us" in comment
+    assert any(word in comment for word in ("hours", " h ", "days")) and "gpu" in comment or "x " in comment
