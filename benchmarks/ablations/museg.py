@@ -9,8 +9,8 @@ The design, fixed before any figure of a variant was scored:
    of them ("List every time at which a circle is visible.", 1 to 4 moments; shapes return at a rate of 0.5). Answers
    are written ``20-36 84-92``, which is what MUSEG's rewards read. A perfect observer of these 16 frames, who brackets
    what it sees, has a set IoU of about 0.63: more than that is guessing between frames.
-2. **Base**, one for all seeds: the embedded model, fine-tuned for 240 steps on replies of that observer, recorded on
-   150 training videos; a third of its thoughts name the times of the answer. No read-outs: it turned out to learn
+2. **Base**, one for all seeds: the embedded model, fine-tuned for 300 steps on replies of that observer, recorded on
+   400 training videos; a third of its thoughts name the times of the answer. No read-outs: it turned out to learn
    without. It must be imperfect, else reinforcement learning has nothing to do.
 3. From the base, per seed (which draws the questions of the 60 training videos, their order and the roll-outs; so the
    spread understates that of whole trainings), 45 steps of GRPO in two runs of 20 and 25 steps, as 400 to 500 in the
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from timeloupe.world.encode import WorldVideo
 
 ROOT = Path(__file__).resolve().parents[2]
-BASE_VIDEOS, BASE_STEPS, TRAINING_VIDEOS, HELDOUT_VIDEOS = 150, 240, 60, 40
+BASE_VIDEOS, BASE_STEPS, TRAINING_VIDEOS, HELDOUT_VIDEOS = 400, 300, 60, 40
 BASE_SEED, TRAINING_SEED = 2_300_000, 2_400_000
 
 # -- videos, questions, base -------------------------------------------------------------------------------------------
