@@ -14,7 +14,7 @@ EXTRAS := local,train,trackers,serve,mcp,dev
 DEMO_ARGS ?=
 PYTEST_ARGS ?= -q -n 2
 
-.PHONY: help setup demo test check browser vllm-env peers-env
+.PHONY: help setup demo test check browser vllm-env peers-env trl-env
 
 help:
 	@echo "make demo    watch the small model answer a question about a long video, then the comparison table"
@@ -104,3 +104,25 @@ $(PEERS)/.complete: benchmarks/peers.txt
 	$(PEERS_PIP) --requirement $<; \
 	touch $@; \
 	echo "peers done in $$((SECONDS - start)) s"
+
+# TRL, which benchmarks/rollout_speed.py compares a training step with, in an environment of its own. torchvision's wheel
+# does not import beside a torch without CUDA: the hook that vllm-env uses helps here too.
+TRL := .venv-trl
+TRL_PIP := $(TRL)/bin/python -m pip --disable-pip-version-check install -qq
+
+trl-env: $(TRL)/.complete
+
+$(TRL)/.complete: benchmarks/trl.txt $(HOOK)
+	@start=$$SECONDS; \
+	echo "trl 1/2  $(TRL), torch"; \
+	test -x $(TRL)/bin/python || $(PYTHON) -m venv $(TRL); \
+	$(TRL_PIP) "$$(grep -m1 '^torch==' $<)"; \
+	echo "trl 2/2  trl and the libraries it is run with"; \
+	$(TRL_PIP) --requirement $<; \
+	site=$$($(TRL)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	cp $(HOOK) "$$site/timeloupe_torchvision_hook.py"; \
+	echo 'import timeloupe_torchvision_hook; timeloupe_torchvision_hook.install()' > "$$site/timeloupe_torchvision_hook.pth"; \
+	OMP_NUM_THREADS=1 $(TRL)/bin/python -c 'import torchvision; from trl import GRPOTrainer' \
+	  || { echo "trl does not import in $(TRL): remove that folder and try again" >&2; exit 1; }; \
+	touch $@; \
+	echo "trl done in $$((SECONDS - start)) s"

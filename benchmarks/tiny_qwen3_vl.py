@@ -6,7 +6,9 @@ times of clips as this process does.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,8 +21,17 @@ SPREAD = 0.15
 """Standard deviation of the weight matrices: large enough that the logits are far from uniform."""
 
 
-def write_tiny_qwen3_vl(folder: Path, *, seed: int = 0, max_pixels: int = 128 * 128) -> Path:
+def write_tiny_qwen3_vl(
+    folder: Path,
+    *,
+    seed: int = 0,
+    max_pixels: int = 128 * 128,
+    text_sizes: Mapping[str, int] = MappingProxyType({}),
+    vision_sizes: Mapping[str, int] = MappingProxyType({}),
+) -> Path:
     """Write the checkpoint, with what a server needs, and return its folder.
+
+    ``text_sizes`` and ``vision_sizes`` replace entries of its configuration.
 
     The rows of the output head that belong to special tokens are zero: a greedy reply never takes one of them, so that
     it does not matter that a server knows no ban.
@@ -36,11 +47,13 @@ def write_tiny_qwen3_vl(folder: Path, *, seed: int = 0, max_pixels: int = 128 * 
             "rope_type": "default", "rope_theta": 10000.0, "mrope_section": [6, 5, 5], "mrope_interleaved": True,
         },
     }  # fmt: skip
+    text |= text_sizes
     vision: dict[str, Any] = {
         "depth": 3, "hidden_size": 64, "num_heads": 2, "intermediate_size": 96, "in_channels": 3, "patch_size": 16,
         "spatial_merge_size": 2, "temporal_patch_size": 2, "out_hidden_size": 64, "num_position_embeddings": 64,
         "deepstack_visual_indexes": [0, 1],
     }  # fmt: skip
+    vision |= {"out_hidden_size": text["hidden_size"]} | dict(vision_sizes)
     config = Qwen3VLConfig(
         text_config=text, vision_config=vision, tie_word_embeddings=False,
         image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"],
