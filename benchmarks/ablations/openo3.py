@@ -5,8 +5,8 @@
 The design, fixed before any figure of a variant was scored:
 
 1. **Single pass, no tool**, as in the paper, on the world's task of what, when and where: "Which digit does the circle
-   carry in the red scene, when and where?". Videos of 40 to 120 s with two scenes are seen in 16 frames, one every 2.5 to
-   8 s. One or two of them show the digit, as many more the shape alone. A reply is
+   carry in the red scene, when and where?". Videos of 40 to 120 s with two scenes are seen in 16 frames, one every 2.5
+   to 8 s. One or two of them show the digit, as many more the shape alone. A reply is
    ``<think><obj>circle</obj><box>[120, 340, 680, 900]</box>at<t>12</t>s</think><answer>7</answer>``; key frames are the
    true boxes, one a second while the digit is seen.
 2. **Base**, one for all seeds: the embedded model with four new tokens for the fixed pieces of a claim, fine-tuned on
