@@ -7,9 +7,11 @@ Two trainings of the same checkpoint run in turns in one process, one with roll-
 policy: 8 roll-outs of up to 3 turns with a crop of the video between turns, then one step of GSPO, then the weights go
 back. Two models:
 
-small    the embedded model; what it says and asks to see is its own, at temperature 1.5; rewards are those of a recipe
+small    the embedded model; what it says and asks to see is its own, at temperature 1.5
 random   a random Qwen3-VL in the published layout, clips as videos; as it would never ask for a crop, the first two
-         turns are calls that it is made to say, token by token; rewards are drawn
+         turns are calls that it is made to say, token by token
+
+Rewards are drawn, so that the members of every group differ and every step learns: what is learnt is not the question.
 
 Every step compares the log-probabilities that vLLM recorded with the trainer's, token by token, before the update. At
 the end, with weights that have changed, greedy replies of vLLM and of the local policy are compared. Then the checks
@@ -46,8 +48,6 @@ from timeloupe.policy.base import GenerationRequest, Policy
 from timeloupe.policy.local import LocalPolicy
 from timeloupe.policy.small import SMALL_CHECKPOINT
 from timeloupe.prompt.protocol import PROTOCOLS
-from timeloupe.reward.base import Context
-from timeloupe.reward.compose import load_reward
 from timeloupe.train.batch import Sample, make_samples
 from timeloupe.train.grpo_recipe import GrpoRecipe
 from timeloupe.train.old_log_probs import OldLogProbs
@@ -107,6 +107,20 @@ class Side:
     player: Policy
     optimizers: list[torch.optim.Optimizer]
 
+    def __post_init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        if isinstance(self.policy, VllmPolicy):
+            for owner, name in ((self.policy.engine, "reload"), (self.policy, "_check")):
+                setattr(owner, name, self._timed(getattr(owner, name), name))
+
+    def _timed(self, call: Callable[..., None], name: str) -> Callable[..., None]:
+        def timed(*args: Any) -> None:
+            began = time.process_time()
+            call(*args)
+            self.seconds[name] = time.process_time() - began
+
+        return timed
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -138,10 +152,7 @@ class Setting:
 
     def samples(self, trajectories: Sequence[Trajectory], step: int, loaded: LoadedModel) -> list[Sample]:
         """Return them with their advantages."""
-        rewards: list[float | None] = list(np.random.default_rng([7, step]).random(len(trajectories)))
-        if not self.calls:
-            reward = load_reward(self.recipe.reward)
-            rewards = [reward.score(one, Context()).parts.get("reward") for one in trajectories]
+        rewards = np.random.default_rng([7, step]).random(len(trajectories)).tolist()
         return make_samples(trajectories, rewards, loaded, self.cache)
 
 
@@ -170,14 +181,17 @@ def setting_of(name: str, folder: Path, steps: int) -> Setting:
 def one_step(side: Side, setting: Setting, step: int) -> dict[str, float]:
     """Play, learn, and return the figures; seconds are CPU seconds of this process, which has one thread."""
     began = time.process_time()
+    side.seconds.clear()
     side.loaded.model.eval()
     trajectories = setting.play(side.player, step)
     rolled = time.process_time()
     samples = setting.samples(trajectories, step, side.loaded)
     old = OldLogProbs(setting.recipe.rollout)
     figures = update(samples, side.loaded, None, side.optimizers, setting.recipe, Parallel(), old)
+    reload, probe = side.seconds.get("reload", 0.0), side.seconds.get("_check", 0.0)
     return {
-        "rollout": rolled - began, "update": time.process_time() - rolled,
+        "rollout": rolled - began - reload - probe, "reload": reload, "probe": probe,
+        "update": time.process_time() - rolled,
         "turns": sum(len(one.turns) for one in trajectories) / len(trajectories),
         "crops": sum(len(one.crops) for one in trajectories) / len(trajectories),
         "tokens": sum(one.num_tokens for one in samples), "norm": figures.get("norm", 0.0),
@@ -284,13 +298,12 @@ def table(found: dict[str, Any], name: str) -> dict[str, dict[str, Any]]:
         def mean(key: str, later: list[dict[str, float]] = later) -> float:
             return sum(row.get(key, 0.0) for row in later) / len(later)
 
-        reload, probe = mean("reload_seconds"), mean("probe_seconds")
         rows[f"{name}, {side}"] = {
             "steps": len(steps), "turns": round(mean("turns"), 2), "crops": round(mean("crops"), 2),
             "learnt tokens": round(mean("tokens")),
             "largest log-prob difference": f"{max(row['gap_max'] for row in steps):.1e}",
-            "roll-out, CPU s": round(mean("rollout") - reload - probe, 2), "reload, s": round(reload, 3),
-            "probe, s": round(probe, 3), "update, CPU s": round(mean("update"), 2),
+            "roll-out, CPU s": round(mean("rollout"), 2), "reload, CPU s": round(mean("reload"), 2),
+            "probe, CPU s": round(mean("probe"), 2), "update, CPU s": round(mean("update"), 2),
             "first roll-out, CPU s": round(steps[0]["rollout"], 2),
             "peak memory, MiB": round(found["memory_mib"][side]),
         }  # fmt: skip

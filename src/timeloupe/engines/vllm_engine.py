@@ -23,6 +23,7 @@ from timeloupe.engines.vllm_server import CPU_ENVIRONMENT
 from timeloupe.errors import ConfigError, MissingError
 from timeloupe.model.load import DTYPES, LoadedModel
 from timeloupe.policy.base import Sampling
+from timeloupe.train.lora import has_adapters, merged_weights
 from timeloupe.train.rollout_part import RolloutPart
 
 MEMORY_FOLDER = Path("/dev/shm")
@@ -182,10 +183,11 @@ class VllmEngine:
         self._llm.reset_mm_cache()
 
     def _write(self) -> None:
-        model, dtype = self.loaded.model, DTYPES[self.dtype]
-        head: Any = model.get_output_embeddings()
-        # A clone: an output head that is the word embeddings shares their memory, which a file cannot.
-        weights = dict(model.state_dict()) | {"lm_head.weight": head.weight.clone()}
+        dtype = DTYPES[self.dtype]
+        model = self.loaded.model
+        weights = merged_weights(model) if has_adapters(model) else dict(model.state_dict())
+        # An output head that is the word embeddings shares their memory, which a file cannot.
+        weights["lm_head.weight"] = weights["lm_head.weight"].clone()
         plain = {name: value.detach().to("cpu", dtype).contiguous() for name, value in weights.items()}
         save_file(plain, self._weights)
 

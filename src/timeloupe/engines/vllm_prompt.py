@@ -43,7 +43,11 @@ class EnginePrompt:
         if self.pictures:
             data["image"] = [Image.fromarray(picture) for picture in self.pictures]
         if self.videos:
-            data["video"] = [(clip.pixels, clip_metadata(clip.at_seconds)) for clip in self.videos]
+            # Frames out of a cache cannot be written to, and torch warns of such arrays.
+            data["video"] = [
+                (np.require(clip.pixels, requirements="W"), clip_metadata(clip.at_seconds))
+                for clip in self.videos
+            ]
         found: dict[str, Any] = {"prompt_token_ids": list(self.token_ids)}
         return found | ({"multi_modal_data": data} if data else {})
 
