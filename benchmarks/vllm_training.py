@@ -7,7 +7,7 @@ Two trainings of the same checkpoint run in turns in one process, one with roll-
 policy: 8 roll-outs of up to 3 turns with a crop of the video between turns, then one step of GSPO, then the weights go
 back. Two models:
 
-small    the embedded model; what it says and asks to see is its own, at temperature 1.5
+small    the embedded model; what it says and asks to see is its own, at temperature 2
 random   a random Qwen3-VL in the published layout, clips as videos; as it would never ask for a crop, the first two
          turns are calls that it is made to say, token by token
 
@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -174,7 +175,7 @@ def setting_of(name: str, folder: Path, steps: int) -> Setting:
     settings = make_settings(RANDOM_EPISODE)
     if small:
         layout = load_model(checkpoint, device="cpu").layout
-        settings = make_settings(layout.details["episode"], {"temperature": 1.5})
+        settings = make_settings(layout.details["episode"], {"temperature": 2.0})
     return Setting(checkpoint, recipe, settings, () if small else CALLS, examples, FrameCache(1 << 28))
 
 
@@ -276,6 +277,13 @@ def run(name: str, steps: int, folder: Path, tell: Callable[[str], None]) -> dic
     return found
 
 
+def run_apart(name: str, steps: int, path: Path) -> dict[str, Any]:
+    """Return the same by name, found in a process of its own: the peak of memory is then of this model."""
+    words = [sys.executable, __file__, "--steps", str(steps), "--model", name, "--json", str(path)]
+    subprocess.run(words, check=False)
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def peak_mib() -> float:
     """Return the largest resident size of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -323,11 +331,16 @@ def main() -> int:
     torch.set_num_threads(1)
     done: dict[str, Any] = json.loads(given.json.read_text()) if given.json and given.json.exists() else {}
     names = [given.model] if given.model else ["small", "random"]
-    for name in names:
-        if name not in done:
-            with tempfile.TemporaryDirectory() as folder:
-                tell = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
-                done[name] = run(name, given.steps, Path(folder), tell)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            if name in done:
+                continue
+            if given.model:
+                done[name] = run(
+                    name, given.steps, Path(folder), lambda text: print(text, file=sys.stderr, flush=True)
+                )
+            else:
+                done |= run_apart(name, given.steps, Path(folder) / f"{name}.json")
             if given.json:
                 given.json.write_text(json.dumps(done))
     figures = {row: columns for name in names for row, columns in table(done[name], name).items()}

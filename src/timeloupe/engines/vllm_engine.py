@@ -130,10 +130,16 @@ class VllmEngine:
             # Frames have their final size, and all of them are shown.
             "mm_processor_kwargs": {"do_resize": False, "do_sample_frames": False},
             "generation_config": "vllm", "disable_log_stats": True,
+            # Prefixes are remembered in whole blocks: on a CPU these have 128 tokens unless told otherwise.
+            "block_size": 32 if self.loaded.device.type == "cpu" else None,
         }  # fmt: skip
 
     def generate(self, asked: Sequence[Asked]) -> list[Told]:
-        """Return a reply to each, in order."""
+        """Return a reply to each, in order.
+
+        Raises:
+            ConfigError: vLLM does not sample so: it has no temperature above 2, ...
+        """
         prompts, settings = [], []
         for one in asked:
             inputs = one.prompt.inputs()
@@ -146,13 +152,16 @@ class VllmEngine:
 
     def _settings(self, one: Asked, num_begun: int) -> Any:
         sampling = one.sampling
-        return self._vllm.SamplingParams(
-            temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k,
-            max_tokens=max(sampling.max_new_tokens - num_begun, 1), seed=one.seed & (2**63 - 1),
-            stop=list(sampling.stop) or None, include_stop_str_in_output=True, detokenize=bool(sampling.stop),
-            stop_token_ids=list(self.loaded.layout.eos_token_ids), logit_bias=self._bans, logprobs=0,
-            prompt_logprobs=0 if num_begun else None,
-        )  # fmt: skip
+        try:
+            return self._vllm.SamplingParams(
+                temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k,
+                max_tokens=max(sampling.max_new_tokens - num_begun, 1), seed=one.seed & (2**63 - 1),
+                stop=list(sampling.stop) or None, include_stop_str_in_output=True, detokenize=bool(sampling.stop),
+                stop_token_ids=list(self.loaded.layout.eos_token_ids), logit_bias=self._bans, logprobs=0,
+                prompt_logprobs=0 if num_begun else None,
+            )  # fmt: skip
+        except ValueError as error:
+            raise ConfigError(f"vLLM does not sample with {sampling}: {error}; change [episode]") from error
 
     def likeliest(self, prompt: EnginePrompt, count: int) -> dict[int, float]:
         """Return the log-probabilities of the ``count`` likeliest next tokens, and of a sampled one."""

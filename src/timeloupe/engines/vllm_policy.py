@@ -76,6 +76,7 @@ class VllmPolicy:
         self.engine = VllmEngine(loaded, part, banned_tokens(loaded).nonzero().flatten().tolist())
         self._version = _version_of(loaded)
         self._probe: tuple[TokenEpisode, EnginePrompt] | None = None
+        self._probe_tokens = 0
         self._largest_gap = 0.0
         self._failed = False
         self._figures: dict[str, float] = {}
@@ -115,8 +116,7 @@ class VllmPolicy:
                 "rollout.max_model_len", limit, f"at least the {least} tokens of the shortest prompt and its reply",
                 "raise it, or show fewer frames",
             )  # fmt: skip
-        if self._probe is None:
-            self._choose_probe(fitting)
+        self._choose_probe(fitting)
         answers = dict(zip(map(id, fitting), self._ask(fitting, start), strict=True))
         too_long = f"longer than rollout.max_model_len ({limit} tokens)"
         return [
@@ -133,13 +133,19 @@ class VllmPolicy:
         text = request.reply_prefix.removeprefix(loaded.chat.reply_prefix)
         begun = tuple(loaded.layout.encode(text)) if text else ()
         return _Job(
-            request, episode, engine_prompt(episode, loaded.layout), begun, expanded_length(episode, loaded.layout)
+            request,
+            episode,
+            engine_prompt(episode, loaded.layout),
+            begun,
+            expanded_length(episode, loaded.layout),
         )
 
     def _ask(self, jobs: Sequence[_Job], start: float) -> list[Generation]:
         asked = [Asked(job.prompt, job.request.sampling, job.request.seed, job.begun) for job in jobs]
         try:
             told = self.engine.generate(asked)
+        except ConfigError:
+            raise
         except Exception as error:  # the machine's fault becomes a value
             reason = f"vLLM: {type(error).__name__}: {error}"
             if self._failed:
@@ -184,11 +190,16 @@ class VllmPolicy:
             self._check(*self._probe, before)
 
     def _choose_probe(self, jobs: Sequence[_Job]) -> None:
-        """Take the shortest prompt with frames, and see that a fresh engine computes the trainer's model."""
-        shown = [job for job in jobs if job.episode.clips] or list(jobs)
-        chosen = min(shown, key=lambda job: job.num_prompt_tokens)
-        self._probe = chosen.episode, chosen.prompt
-        self._check(*self._probe, {})
+        """Keep the longest prompt so far, with frames if there is one: vLLM remembers whole blocks of tokens only.
+
+        The first one also shows that a fresh engine computes the trainer's model.
+        """
+        longest = max(jobs, key=lambda job: (bool(job.episode.clips), job.num_prompt_tokens))
+        is_first = self._probe is None
+        if is_first or longest.num_prompt_tokens > self._probe_tokens:
+            self._probe, self._probe_tokens = (longest.episode, longest.prompt), longest.num_prompt_tokens
+        if is_first:
+            self._check(longest.episode, longest.prompt, {})
 
     def _check(self, episode: TokenEpisode, prompt: EnginePrompt, before: dict[int, float]) -> None:
         """Compare the probe in vLLM and in the trainer.
