@@ -20,6 +20,7 @@ from timeloupe.prompt.evidence import parse_claims
 from timeloupe.prompt.protocol import PROTOCOLS
 from timeloupe.reward.base import Context
 from timeloupe.reward.compose import load_reward
+from timeloupe.train.alignment import alignment_batch, alignment_loss
 from timeloupe.train.new_tokens import EVIDENCE_TOKENS, add_tokens
 from timeloupe.train.recipe import ModelPart, SftRecipe
 from timeloupe.train.rows import TrainRow, to_episode
@@ -28,7 +29,7 @@ from timeloupe.train.supervision import read_vocabulary, readouts
 from timeloupe.train.world_rows import RowMix, WorldRows
 from timeloupe.trajectory import StopReason, to_line
 from timeloupe.world.encode import make_videos
-from timeloupe.world.script import ScriptSettings
+from timeloupe.world.script import SHAPES, ScriptSettings
 from timeloupe.world.teacher import RELEVANCE_LABELS, whole_seconds
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -127,3 +128,19 @@ def test_the_recipe_loads_and_new_tokens_need_a_tokenizer() -> None:
     assert recipe.stages[0].kind == "world" and recipe.stages[0].mix.evidence == 1
     with pytest.raises(ValueError, match="new_tokens needs a checkpoint"):
         ModelPart.model_validate({"from_scratch": {}, "new_tokens": ["<obj>"]})
+
+
+def test_alignment_asks_where_a_shape_is_only_where_there_is_one(loaded: LoadedModel) -> None:
+    frames, facts = alignment_batch(4, 0, 24, 32)
+    none = facts[:, 1] == len(SHAPES)
+    assert none.any() and (facts[none, 3:] == -1).all()
+    # A shape is half a frame wide and keeps within it: no left edge is beyond 0.42.
+    assert (facts[~none, 3:] >= 1).all() and (facts[~none, 3:] <= 21).all()
+    plain, names = alignment_loss(loaded, frames, facts)
+    more, with_boxes = alignment_loss(loaded, frames, facts, boxes=True)
+    assert set(with_boxes) - set(names) == {"box_left", "box_top"} and more > plain
+    other = facts.copy()
+    other[~none, 3] = 0
+    assert alignment_loss(loaded, frames, other)[0] == plain  # not asked
+    changed, shares = alignment_loss(loaded, frames, other, boxes=True)
+    assert changed != more and shares["box_top"] == with_boxes["box_top"]

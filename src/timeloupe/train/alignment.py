@@ -1,7 +1,8 @@
 """The first stage of the small model: visual tokens learn the words for what a frame shows.
 
-For a rendered frame, the merged visual token is compared with the tied word embeddings of colours, shapes and digits.
-Extra supervision that the papers do not have.
+For a rendered frame, the merged visual token is compared with the tied word embeddings of colours, shapes and digits,
+and, where a stage asks for it, with those of the numbers that the box of the shape is written with; for these it is
+rotated as in the read-outs of ``train.supervision``. Extra supervision that the papers do not have.
 """
 
 from __future__ import annotations
@@ -16,15 +17,21 @@ from timeloupe.model.episode import Clip
 from timeloupe.model.expand import merge_grids
 from timeloupe.model.frames import grid_of, patchify
 from timeloupe.model.load import LoadedModel
+from timeloupe.train.supervision import ROTATIONS
 from timeloupe.train.world_rows import RenderedReader
 from timeloupe.world.script import COLOURS, SHAPES, generator, make_script
+from timeloupe.world.teach_evidence import BOX_GRID, BOX_NUMBERS, written_box
 
 
 def alignment_batch(world_seed: int, step: int, batch: int, frame_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return frames (N, S, S, 3) uint8 and their facts (N, 3): colour, shape (or number of shapes), digit (or 10)."""
+    """Return frames (N, S, S, 3) uint8 and their facts (N, 5).
+
+    Facts are colour, shape (or the number of shapes), digit (or 10), and left and top of the shape's box in steps of
+    ``BOX_GRID`` (or -1).
+    """
     random = generator("alignment", world_seed, step)
     frames: list[np.ndarray] = []
-    facts: list[tuple[int, int, int]] = []
+    facts: list[tuple[int, ...]] = []
     while len(frames) < batch:
         script = make_script(world_seed, int(random.integers(1 << 40)))
         reader = RenderedReader(script, random)
@@ -43,14 +50,20 @@ def alignment_batch(world_seed: int, step: int, batch: int, frame_size: int) -> 
                 shown.digit_segment.start_seconds <= time < shown.digit_segment.end_seconds
             )
             frames.append(pixels)
-            facts.append((colour, shape, shown.digit if shown is not None and with_digit else 10))
+            left, top = (
+                (-1, -1) if shown is None else (value // BOX_GRID for value in written_box(shown, time)[:2])
+            )
+            facts.append((colour, shape, shown.digit if shown is not None and with_digit else 10, left, top))
     return np.stack(frames[:batch]), np.array(facts[:batch])
 
 
 def alignment_loss(
-    loaded: LoadedModel, frames_NHWC: np.ndarray, facts_N3: np.ndarray
+    loaded: LoadedModel, frames_NHWC: np.ndarray, facts_N5: np.ndarray, *, boxes: bool = False
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """Return the summed cross-entropy over colour, shape and digit, and the share of each named right."""
+    """Return the summed cross-entropy over colour, shape and digit, and the share of each named right.
+
+    With ``boxes`` also over left and top of the box, in frames that have a shape.
+    """
     encode = loaded.tokenizer.convert_tokens_to_ids
     none = encode("<|none|>")
     vocabularies = {
@@ -67,9 +80,15 @@ def alignment_loss(
     embeddings_VH = core.language_model.embed_tokens.weight
     total = tokens_NH.new_zeros(())
     shares: dict[str, float] = {}
+    if boxes:
+        numbers = [encode(str(number)) for number in BOX_NUMBERS]
+        vocabularies |= {"box_left": numbers, "box_top": numbers}
+    facts = torch.from_numpy(facts_N5).to(loaded.device)
     for column, (name, ids) in enumerate(vocabularies.items()):
-        logits = tokens_NH @ embeddings_VH[torch.tensor(ids)].T
-        targets = torch.from_numpy(facts_N3[:, column]).to(loaded.device)
+        kept_N = facts[:, column] >= 0
+        turned_NH = tokens_NH.roll(-round(ROTATIONS.get(name, 0.0) * tokens_NH.shape[-1]), -1)
+        logits = turned_NH[kept_N] @ embeddings_VH[torch.tensor(ids)].T
+        targets = facts[kept_N, column]
         total = total + F.cross_entropy(logits, targets)
         shares[name] = (logits.argmax(-1) == targets).float().mean().item()
     return total, shares

@@ -113,10 +113,16 @@ class OptimizedStage(RecipePart):
 
 
 class AlignmentStage(OptimizedStage):
-    """Visual tokens learn to name colour, shape and digit of a frame by the tied word embeddings."""
+    """Visual tokens learn to name colour, shape and digit of a frame by the tied word embeddings.
+
+    Attributes:
+        world_seed: Root seed of the frames; evaluation seeds are refused.
+        boxes: They also learn to name left and top of the shape's box.
+    """
 
     kind: Literal["alignment"]
     world_seed: int
+    boxes: bool = False
 
     @field_validator("world_seed")
     @classmethod

@@ -201,7 +201,8 @@ class _RowUpdate:
 
 def _align(stage: Any, loaded: LoadedModel, step: int) -> tuple[float, dict[str, float]]:
     frame_size = loaded.layout.size_multiple
-    loss, shares = alignment_loss(loaded, *alignment_batch(stage.world_seed, step, stage.batch, frame_size))
+    frames, facts = alignment_batch(stage.world_seed, step, stage.batch, frame_size)
+    loss, shares = alignment_loss(loaded, frames, facts, boxes=stage.boxes)
     loss.backward()
     return loss.item(), shares
 

@@ -29,6 +29,7 @@ import torch.nn.functional as F
 
 from timeloupe.errors import ConfigError
 from timeloupe.model.expand import ModelBatch
+from timeloupe.world.teach_evidence import BOX_NUMBERS
 from timeloupe.world.teacher import RELEVANCE_LABELS
 
 ROTATIONS = {
@@ -128,13 +129,15 @@ def readouts(
     for span, clip_corners in zip(batch.spans, corners, strict=bool(corners)):
         for column, corner in zip(span.group_starts, clip_corners, strict=True):
             if corner is not None:
-                rows["box_left"].append((span.row, column, corner[0]))
-                rows["box_top"].append((span.row, column, corner[1]))
+                rows["box_left"].append((span.row, column, BOX_NUMBERS.index(corner[0])))
+                rows["box_top"].append((span.row, column, BOX_NUMBERS.index(corner[1])))
     found: dict[str, Readout] = {}
     for name, places in rows.items():
         if places:
             rows_N, columns_N, targets_N = torch.tensor(places, device=batch.input_ids_BT.device).unbind(1)
             candidates = vocabulary.label_ids_C if name == "relevance" else vocabulary.number_ids_C
+            if name.startswith("box"):
+                candidates = candidates[list(BOX_NUMBERS)]
             found[name] = Readout(rows_N, columns_N, targets_N, candidates)
     ids_BT = batch.input_ids_BT
     is_option = torch.isin(ids_BT[:, 2:], vocabulary.number_ids_C) & (ids_BT[:, 1:-1] == vocabulary.dot_id)

@@ -20,6 +20,9 @@ from timeloupe.world.teacher import whole_seconds
 BOX_GRID = 20
 """Thousandths of the frame between two box coordinates that the teacher writes; a pixel of the small model is 31."""
 
+BOX_NUMBERS = range(0, 1001, BOX_GRID)
+"""All numbers that it writes boxes with."""
+
 
 def asked_event(script: WorldScript, example: Example) -> Event:
     """Return the event that a ``what_when_where`` row of this script asks about, found by its evidence segment.
