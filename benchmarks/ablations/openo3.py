@@ -442,25 +442,26 @@ def main() -> None:
     parser.add_argument(
         "--record", action="store_true", help="write docs/results.* and docs/ablation_openo3.png"
     )
-    parser.add_argument("--one", nargs=2, metavar=("SEED", "JOB"), help="internal: one job in this process")
+    parser.add_argument("--one", metavar="JOB", help="in this process: base, or one variant with all seeds")
     arguments = parser.parse_args()
     work = arguments.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     if arguments.one:
-        one(work, int(arguments.one[0]), arguments.one[1])
+        for seed in arguments.seeds[:1] if arguments.one == "base" else arguments.seeds:
+            one(work, seed, arguments.one)
         return
 
-    def run(job: tuple[int, str]) -> None:
-        print("running", *job, flush=True)
-        words = [sys.executable, __file__, str(work), "--one", str(job[0]), job[1]]
+    def run(job: str) -> None:
+        print("running", job, flush=True)
+        seeds = [str(seed) for seed in arguments.seeds]
+        words = [sys.executable, __file__, str(work), "--one", job, "--seeds", *seeds]
         subprocess.run(words, check=True, cwd=ROOT)
 
     if not arguments.collect:
-        run((0, "base"))
-        jobs = [(seed, variant) for seed in arguments.seeds for variant in arguments.variants]
-        run(jobs[0])  # makes the shared videos
+        run("base")
+        run(arguments.variants[0])  # makes the shared videos
         with ThreadPoolExecutor(arguments.jobs) as pool:
-            list(pool.map(run, jobs[1:]))
+            list(pool.map(run, arguments.variants[1:]))
     write_down(work, arguments.seeds, keep=arguments.record)
 
 
