@@ -264,7 +264,7 @@ def test_only_constructed_roll_outs_that_did_better_are_learnt(world: Path, play
     # The same step from the good one alone: its weight times the gradient of its mean log-probability over three.
     fresh = load_model(SMALL_CHECKPOINT, device="cpu")
     batch = expand([token_episode(begun[0], fresh, cache)], fresh.layout)
-    advantage = (1 - 1 / 3) / (np.std([1.0, 0, 0], ddof=1) + 1e-4)
+    advantage = (1 - 1 / 3) / (float(np.std([1.0, 0, 0], ddof=1)) + 1e-4)
     gain = advantage * target_logprobs(fresh.model, batch).sum() / batch.loss_mask_BT.sum() / 3
     gain.backward()
     for mine, theirs in zip(loaded.model.parameters(), fresh.model.parameters(), strict=True):
@@ -337,7 +337,8 @@ def test_a_model_that_ignores_frames_has_no_drop_and_one_that_sees_has(played: A
         ) else torch.zeros_like(output.pooler_output)  # fmt: skip
         return output
 
-    hook = blind.model.base_model.visual.register_forward_hook(forget)
+    visual: Any = blind.model.base_model.visual
+    hook = visual.register_forward_hook(forget)
     drops = measure_drops(trajectories, blind, cache, part, seed=1)
     hook.remove()
     assert [one.value for one in drops] == [0.0] * len(trajectories)
