@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 from collections.abc import Callable
@@ -177,6 +178,29 @@ def is_loopback(url: str) -> bool:
         return False
     address = getattr(address, "ipv4_mapped", None) or address
     return address.is_loopback or address.is_unspecified
+
+
+HASHED_BYTES = 1 << 30
+"""Weights up to this size are hashed for a run's card; of larger ones the names and sizes of the files are."""
+
+
+def policy_facts(policy: Policy) -> dict[str, Any]:
+    """Return what identifies a policy on a run's card: name, settings, and of a local checkpoint its weights."""
+    found: dict[str, Any] = {"name": policy.name} | dict(getattr(policy, "settings", None) or {})
+    loaded = getattr(policy, "loaded", None)
+    if loaded is not None:
+        files = sorted(loaded.folder.glob("*.safetensors"))
+        digest = hashlib.sha256()
+        small = sum(file.stat().st_size for file in files) <= HASHED_BYTES
+        for file in files:
+            digest.update(file.read_bytes() if small else f"{file.name} {file.stat().st_size}".encode())
+        parameters = list(loaded.model.parameters())
+        found |= {
+            "checkpoint": loaded.name, "weights_sha256" if small else "weight_files_sha256": digest.hexdigest(),
+            "parameters": sum(one.numel() for one in parameters), "dtype": str(parameters[0].dtype),
+            "device": str(parameters[0].device),
+        }  # fmt: skip
+    return found
 
 
 POLICIES: dict[str, Callable[[PolicyFlags], Chosen]] = {

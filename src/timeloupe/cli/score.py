@@ -86,7 +86,7 @@ def _table_facts(table: Table) -> dict[str, Any]:
         "mode": table.mode,
         "source": source_of(table.mode) or None,
         "unit": table.unit,
-        "figures": {str(name): _finite(value) for name, value in table.figures.items()},
+        "figures": {str(name): finite(value) for name, value in table.figures.items()},
         "scored": table.num_scored,
         "total": table.num_total,
         "failures": dict(table.failures),
@@ -94,11 +94,12 @@ def _table_facts(table: Table) -> dict[str, Any]:
     }
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return JSON data with ``None`` for every number that is not finite."""
     if isinstance(value, dict):
-        return {str(key): _finite(one) for key, one in value.items()}
+        return {str(key): finite(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
+        return [finite(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -1,0 +1,258 @@
+"""What one call of ``timeloupe eval`` does: load, play, score, write the card."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from timeloupe.cli.eval_progress import Progress, two_stages
+from timeloupe.cli.policies import POLICIES, Chosen, PolicyFlags, policy_name
+from timeloupe.cli.score import finite
+from timeloupe.errors import ConfigError, MissingError, boundary
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from timeloupe.environment.settings import EpisodeSettings
+    from timeloupe.eval.questions import Questions
+    from timeloupe.eval.runner import Job, PlayBatch, Tally
+    from timeloupe.eval.scoreboard import Scoreboard
+    from timeloupe.trajectory import Trajectory
+
+SESSION = "session.json"
+"""How the run was last played: flags that change no episode, and so may differ from session to session."""
+
+MACHINE_FLAGS = (
+    "base_url", "api_key_env", "timeout", "threads", "concurrency", "retries", "fail_on_error", "cache_dir",
+    "cache_bytes", "mode", "videos",
+)  # fmt: skip
+
+
+def plain(value: Any) -> Any:
+    return str(value.absolute()) if isinstance(value, Path) else value
+
+
+def read_text(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    if not path.is_file():
+        raise MissingError(f"no system prompt at {str(path)!r}, expected a text file")
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{str(path)!r} is not UTF-8 text: {error}") from error
+
+
+class Session:
+    """One call of the command: what is asked, of whom, how, and where it is kept."""
+
+    def __init__(self, flags: dict[str, Any], console: Console) -> None:
+        from timeloupe.eval.questions import load_questions
+        from timeloupe.eval.registry import benchmark
+        from timeloupe.eval.scoreboard import scripts_of
+        from timeloupe.prompt.protocol import PROTOCOLS
+
+        self.flags, self.console = flags, console
+        for key, words in (("bench", "the benchmark's name"), ("data", "--data, its annotations")):
+            if flags[key] is None:
+                raise ConfigError(f"timeloupe eval needs {words} (or --resume RUN)")
+        if flags["run"] is None and not flags["dry_run"]:
+            raise ConfigError("timeloupe eval needs --run, a new folder for the episodes (or --resume RUN)")
+        chosen = benchmark(flags["bench"])
+        scripts_of(chosen, flags["mode"])
+        if flags["protocol"] is not None and flags["protocol"] not in PROTOCOLS:
+            raise boundary("--protocol", flags["protocol"], PROTOCOLS)
+        self.system = read_text(flags["system_prompt"])
+        self.questions: Questions = load_questions(chosen, flags["data"], flags["videos"], flags["limit"])
+        self.policy = self._policy()
+        self.settings = self._settings()
+        self.protocol = PROTOCOLS[flags["protocol"] or self.policy.protocol]
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.flags["run"]
+
+    def _policy(self) -> Chosen:
+        flags = self.flags
+        wanted = PolicyFlags(
+            model=flags["model"], script=flags["script"], threads=flags["threads"], base_url=flags["base_url"],
+            api_key_env=flags["api_key_env"], send=flags["send"], time_format=flags["time_format"],
+            image_format=flags["image_format"], timeout=flags["timeout"], logprobs=flags["logprobs"],
+            settings_from=flags["settings_from"], max_request=flags["max_request"],
+        )  # fmt: skip
+        self.kind = policy_name(flags["policy"], wanted)
+        return POLICIES[self.kind](wanted)
+
+    def _settings(self) -> EpisodeSettings:
+        from timeloupe.environment.settings import make_settings
+
+        flags = self.flags
+        named = {
+            "max_turns": flags["max_turns"], "skim_frames": flags["frames"], "skim_pixels": flags["pixels"],
+            "crop_pixels": flags["pixels"], "temperature": flags["temperature"],
+            "max_new_tokens": flags["max_new_tokens"], "tools": False if flags["single_pass"] else None,
+        }  # fmt: skip
+        given: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
+        if flags["deadline"] is not None:
+            given["video_deadline_seconds"] = flags["deadline"] or None
+        settings = make_settings(self.policy.episode, given)
+        if flags["pixels"] is not None and settings.frame_size_wh is not None:
+            raise ConfigError(
+                f"--pixels does nothing for this model: its frames are always {settings.frame_size_wh}, leave it out"
+            )
+        return settings
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What an episode depends on."""
+        stored = {
+            key: plain(value) for key, value in self.flags.items()
+            if key not in MACHINE_FLAGS and key not in ("run", "resume", "dry_run", "as_json")
+        }  # fmt: skip
+        of_policy = dict(getattr(self.policy.policy, "settings", None) or {"name": self.policy.policy.name})
+        of_policy.pop("base_url", None)
+        return {
+            "command": "eval", "benchmark": self.questions.benchmark.name, "questions": len(self.questions.rows),
+            "questions_sha256": self.questions.sha256, "policy": of_policy, "protocol": self.protocol.name,
+            "system_prompt": self.system, "episode": self.settings.model_dump(mode="json"), "flags": stored,
+        }  # fmt: skip
+
+    def play(self) -> tuple[Tally, float]:
+        """Play what the run lacks; returns what came of it and the seconds it took."""
+        from timeloupe.eval.runner import Pace, run_episodes
+        from timeloupe.runs import create_run, write_json
+
+        flags = self.flags
+        run = create_run(self.folder, self.config)
+        write_json(self.folder / SESSION, {key: plain(flags[key]) for key in MACHINE_FLAGS})
+        again = run.drop_faults()
+        done = run.done()
+        jobs: list[Job] = [
+            (example, repeat)
+            for repeat in range(flags["repeats"])
+            for example in self.questions.examples
+            if (example.id, repeat) not in done
+        ]
+        self._announce(len(jobs), len(done), again)
+        served = self.kind == "openai"
+        size = flags["concurrency"]
+        pace = Pace(size if served else 1, 1 if served else size, flags["retries"])
+        stop = threading.Event()
+        began = time.perf_counter()
+        with two_stages(stop, self.console), Progress(self.questions, len(jobs), self.console) as progress:
+            tally = run_episodes(jobs, run, self._play_batch(), pace, stop=stop, on_played=progress)
+        return tally, time.perf_counter() - began
+
+    def _play_batch(self) -> PlayBatch:
+        from timeloupe.cli.frame_cache import make_cache
+        from timeloupe.environment.rollout import DEFAULT_CACHE_BYTES, play
+        from timeloupe.video.cache import FrameCache
+
+        cache = make_cache(self.flags["cache_dir"], self.flags["cache_bytes"]) or FrameCache(
+            DEFAULT_CACHE_BYTES
+        )
+
+        def play_batch(jobs: Sequence[Job]) -> list[Trajectory]:
+            return play(
+                [example for example, _ in jobs], self.policy.policy, self.protocol, self.settings,
+                seed=self.flags["seed"], rollout_index=[repeat for _, repeat in jobs], cache=cache,
+                system_prompt=self.system,
+            )  # fmt: skip
+
+        return play_batch
+
+    def _announce(self, num_jobs: int, num_done: int, again: int) -> None:
+        questions = self.questions
+        words = f"{len(questions.rows)} of {questions.num_rows} questions of {questions.benchmark.title}"
+        if self.flags["repeats"] > 1:
+            words += f", {self.flags['repeats']} episodes each"
+        if num_done or again:
+            words += f"; {num_done} episodes are there, {again} that a machine's fault ended are played again"
+        self.console.print(f"{words}; {num_jobs} to play with {self.policy.policy.name}")
+        if questions.missing:
+            self.console.print(
+                f"{len(questions.missing)} videos are not there, such as {questions.missing[0]!r}: their questions end "
+                "without a score", style="yellow",
+            )  # fmt: skip
+
+    def _card(
+        self, trajectories: Sequence[Trajectory], boards: Sequence[Scoreboard], seconds: float
+    ) -> dict[str, Any]:
+        """Write and return the run's card; the time of earlier sessions is in the one that they wrote."""
+        from timeloupe.cli.policies import policy_facts
+        from timeloupe.eval.card import CARD, make_card
+        from timeloupe.runs import snapshot_environment, write_json
+
+        path = self.folder / CARD
+        before = (
+            json.loads(path.read_text(encoding="utf-8"))["cost"]["wall_seconds"] if path.is_file() else 0.0
+        )
+        card = make_card(
+            self.questions, self.protocol, self.settings, trajectories, boards, system_prompt=self.system,
+            policy=policy_facts(self.policy.policy), environment=snapshot_environment(), seed=self.flags["seed"],
+            wall_seconds=before + seconds,
+        )  # fmt: skip
+        write_json(path, finite(card))
+        return card
+
+    def scores(self, trajectories: Sequence[Trajectory]) -> list[Scoreboard]:
+        """Return the scores of each repeat."""
+        from timeloupe.eval.predictions import of_episodes
+        from timeloupe.eval.scoreboard import score
+
+        found = []
+        for repeat in range(self.flags["repeats"]):
+            some = [one for one in trajectories if one.rollout_index == repeat]
+            loaded = of_episodes(some, "run folder")
+            found.append(
+                score(self.questions.benchmark, self.questions.rows, loaded, self.flags["mode"],
+                      seed=self.flags["seed"])
+            )  # fmt: skip
+        return found
+
+    def report(self, tally: Tally, seconds: float, as_json: bool) -> int:
+        """Print the scores and return the exit code: 1 where too many episodes were lost to machines."""
+        from timeloupe.cli.score import facts, show
+        from timeloupe.eval.card import card_lines
+        from timeloupe.runs import open_run
+        from timeloupe.trajectory import StopReason
+
+        trajectories = open_run(self.folder).latest()
+        faults = [one for one in trajectories if one.stop is StopReason.INFRASTRUCTURE]
+        share = len(faults) / max(len(trajectories), 1)
+        whole = share <= self.flags["fail_on_error"]
+        for one in faults[:3]:
+            reason = one.problem.message if one.problem else "no reason"
+            self.console.print(f"{one.example.id}: {reason}", style="red", markup=False, soft_wrap=True)
+        boards = self.scores(trajectories) if whole else []
+        card = self._card(trajectories, boards, seconds)
+        for line in card_lines(card):
+            self.console.print(line, markup=False, soft_wrap=True, style="dim")
+        if as_json:
+            stops = {reason.value: sum(one.stop is reason for one in trajectories) for reason in StopReason}
+            document = {
+                "run": str(self.folder), "episodes": len(trajectories), "stops": stops, "lost": len(faults),
+                "played_now": tally.written, "retried": tally.retried, "seconds": round(seconds, 3),
+                "scores": [facts(board) for board in boards],
+            }  # fmt: skip
+            typer.echo(json.dumps(document, allow_nan=False))
+        for number, board in enumerate(boards):
+            if not as_json:
+                if len(boards) > 1:
+                    typer.echo(f"repeat {number}")
+                show(board, False)
+        if not whole:
+            self.console.print(
+                f"{len(faults)} of {len(trajectories)} episodes were lost to machines ({share:.1%}, allowed are "
+                f"{self.flags['fail_on_error']:.1%}): no score. Mend the cause and go on with: timeloupe eval --resume "
+                f"{self.folder}", style="red", soft_wrap=True,
+            )  # fmt: skip
+            return 1
+        return 0
