@@ -10,9 +10,9 @@ The design, fixed before any figure of a variant was scored:
    ``<think><obj>circle</obj><box>[120, 340, 680, 900]</box>at<t>12</t>s</think><answer>7</answer>``; key frames are the
    true boxes, one a second while the digit is seen.
 2. **Base**, one for all seeds: the embedded model with four new tokens for the fixed pieces of a claim, fine-tuned on
-   replies of an observer who sees the frames perfectly (``world.teach_evidence``), with the read-outs of
-   ``train.supervision``, which the paper does not have. It is stopped while times, boxes and digits are still inexact,
-   else reinforcement learning has nothing to do.
+   replies of an observer who sees the frames perfectly (``world.teach_evidence``), with an alignment stage and the
+   read-outs of ``train.supervision``, which the paper does not have. It is stopped while times, boxes and digits are
+   still inexact, else reinforcement learning has nothing to do.
 3. From the base, per seed (which draws the order of questions and the roll-outs; so the spread understates that of
    whole trainings), the recipe ``recipes/grpo/openo3-small.toml``. Learning rate and number of steps were chosen on
    ``full`` alone. The variants:

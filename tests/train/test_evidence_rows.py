@@ -125,7 +125,8 @@ def test_what_the_teacher_played_on_files_can_be_taught(loaded: LoadedModel, tmp
 def test_the_recipe_loads_and_new_tokens_need_a_tokenizer() -> None:
     recipe = load_recipe(ROOT / "recipes" / "sft" / "openo3-small.toml", [], SftRecipe)
     assert recipe.model.new_tokens == EVIDENCE_TOKENS and not recipe.model.freeze_vision
-    assert recipe.stages[0].kind == "world" and recipe.stages[0].mix.evidence == 1
+    assert recipe.stages[0].kind == "alignment" and recipe.stages[0].boxes
+    assert recipe.stages[1].kind == "world" and recipe.stages[1].mix.evidence == 1
     with pytest.raises(ValueError, match="new_tokens needs a checkpoint"):
         ModelPart.model_validate({"from_scratch": {}, "new_tokens": ["<obj>"]})
 
