@@ -28,7 +28,9 @@ class Case:
         size: Their side in pixels.
         crop_frames: Frames of the crop between turns.
         new_tokens: Tokens of each reply; the single turn of a training step is as long as all replies together.
-        images: Pictures in the prompt of a training step.
+        images: Pictures in the prompt of a training step: one where nothing stands between pictures, since the
+            library's own positions cannot tell them apart then.
+        picture_size: Their side in pixels.
         aim: Roll-outs against ``generate``.
     """
 
@@ -38,6 +40,7 @@ class Case:
     crop_frames: int
     new_tokens: int
     images: int
+    picture_size: int
     aim: float
 
     @property
@@ -47,8 +50,8 @@ class Case:
 
 
 CASES = {
-    "small": Case("small model, 1.2 M", 16, 32, 12, 16, 16, 4.0),
-    "random": Case("random Qwen3-VL, 4.7 M", 128, 128, 16, 16, 89, 9.0),
+    "small": Case("small model, 1.2 M", 16, 32, 12, 16, 1, 128, 4.0),
+    "random": Case("random Qwen3-VL, 4.7 M", 128, 128, 16, 16, 89, 128, 9.0),
 }
 
 
@@ -132,6 +135,6 @@ class Group:
 
 def picture_prompt(case: Case, number: int) -> tuple[list[Any], list[np.ndarray]]:
     """Return the messages and pictures of one training step."""
-    refs = [view("image", 1, case.size, float(index), 1.0) for index in range(case.images)]
-    clips = [frame[None] for frame in pixels(number, case.images, case.size)]
+    refs = [view("image", 1, case.picture_size, float(index), 1.0) for index in range(case.images)]
+    clips = [frame[None] for frame in pixels(number, case.images, case.picture_size)]
     return [message("system", SYSTEM), message("user", *refs, f"\n{QUESTION}")], clips

@@ -124,17 +124,17 @@ def roll_out_generate(case: Case, checkpoint: Path, *, fast_vision: bool) -> Cal
     return work
 
 
-def step_ours(case: Case, checkpoint: Path) -> Callable[[int], Counts]:
-    """One step of ours: roll-outs, samples, log-probabilities, gradient, optimizer."""
+def step_ours(case: Case, checkpoint: Path) -> tuple[Callable[[int], Counts], Any]:
+    """One step of ours: roll-outs, samples, log-probabilities, gradient, optimizer; and its model."""
     import torch
 
     from timeloupe.model.render import render
     from timeloupe.policy.base import GenerationRequest, Sampling
+    from timeloupe.train import update
     from timeloupe.train.batch import Sample
     from timeloupe.train.grpo_recipe import GrpoRecipe
     from timeloupe.train.optimizer import build_optimizers
     from timeloupe.train.parallel import Parallel
-    from timeloupe.train.update import update
 
     policy = ours_policy(checkpoint)
     loaded = policy.loaded
@@ -167,14 +167,14 @@ def step_ours(case: Case, checkpoint: Path) -> Callable[[int], Counts]:
             )
             for one, advantage in zip(found, torch.linspace(-1, 1, GROUP).tolist(), strict=True)
         ]  # fmt: skip
-        figures = update(samples, loaded, None, optimizers, recipe, Parallel())
+        figures = update.update(samples, loaded, None, optimizers, recipe, Parallel())
         assert figures["norm"] > 0
         return {
             "prompt_tokens": sum(one.usage.prompt_tokens for one in found),
             "new_tokens": sum(len(one.token_ids) for one in found),
         }
 
-    return work
+    return work, loaded.model
 
 
 def make(kind: str, case_name: str, work: Path) -> Callable[[int], Counts]:
@@ -183,7 +183,7 @@ def make(kind: str, case_name: str, work: Path) -> Callable[[int], Counts]:
     if kind == "roll-outs, ours":
         return roll_out_ours(case, checkpoint)
     if kind == "step, ours":
-        return step_ours(case, checkpoint)
+        return step_ours(case, checkpoint)[0]
     return roll_out_generate(case, checkpoint, fast_vision=kind.endswith("our vision"))
 
 
@@ -192,6 +192,13 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
+    if sys.argv[1] == "profile":
+        from speed_profile import profile
+
+        case = sys.argv[2]
+        sys.stdin.readline()
+        answer(profile(*step_ours(CASES[case], checkpoint_of(case, Path(sys.argv[3])))))
+        return
     serve(make(sys.argv[1], sys.argv[2], Path(sys.argv[3])))
 
 
