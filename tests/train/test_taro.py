@@ -379,6 +379,9 @@ def test_drops_are_compared_with_the_mean_of_their_group() -> None:
     assert plain == [Drop(1.0, 2.0), Drop(3.0, 2.0), Drop(), Drop(10.0, 10.0)]
     shared = with_thresholds(values, groups, SensitivityPart(shared_by_group=True, threshold=2.5))
     assert shared == [Drop(3.0, 2.5), Drop(3.0, 2.5), Drop(), Drop(10.0, 2.5)]
+    for value in (0.1, 1 / 3, -0.00012):
+        alike = with_thresholds([value] * 7, ["a"] * 7, SensitivityPart())
+        assert {(one.value, one.threshold) for one in alike} == {(value, value)}
     assert plain[0].context(0.5) == Context(0.5, 1.0, 2.0) and Drop().context(0.0) == Context()
 
 

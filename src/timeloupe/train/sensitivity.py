@@ -34,6 +34,9 @@ from timeloupe.trajectory import Segment, Trajectory
 from timeloupe.video.cache import FrameCache
 from timeloupe.world.script import generator
 
+DECIMALS = 5
+"""Of a drop, nats per token."""
+
 
 @dataclass(frozen=True)
 class Drop:
@@ -101,7 +104,8 @@ def measure_drops(
         chosen = pairs[at : at + micro_batch]
         found = _drops([pair[1] for pair in chosen], [pair[2] for pair in chosen], loaded)
         for (place, _, _), value in zip(chosen, found, strict=True):
-            values[place] = value if math.isfinite(value) else None
+            # Equal thoughts in other rows of a pass differ by rounding, which is no sign of sight.
+            values[place] = round(value, DECIMALS) if math.isfinite(value) else None
     return with_thresholds(values, [one.example.id for one in trajectories], part)
 
 
@@ -119,7 +123,8 @@ def with_thresholds(
             drops.append(Drop())
             continue
         seen = members[group][-1] if part.shared_by_group else value
-        mean = sum(members[group]) / len(members[group])
+        # The mean of equal numbers may be off in its last digit, and they would all be above it.
+        mean = float(np.clip(np.mean(members[group]), min(members[group]), max(members[group])))
         drops.append(Drop(seen, mean if part.threshold is None else part.threshold))
     return drops
 
