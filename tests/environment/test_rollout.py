@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -343,6 +344,22 @@ def test_seeds_differ_by_everything_they_derive_from_and_by_nothing_else(clips: 
 def test_rollout_indices_must_fit(clips: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="need 1 rollout indices"):
         play([example(clips["red"])], Recorder(answer()), PROTOCOL, SETTINGS, seed=0, rollout_index=[0, 1])
+
+
+def test_only_the_first_reply_is_begun_and_the_record_says_so(clips: dict[str, str]) -> None:
+    class Beginner(Recorder):
+        def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
+            self.batches.append(list(requests))
+            return self.script.generate([replace(request, reply_prefix="") for request in requests])
+
+    policy = Beginner(look((4, 8)), answer())
+    rows = [example(clips["red"]), example(clips["red"], "b")]
+    begun, free = play(rows, policy, PROTOCOL, SETTINGS, seed=0, reply_prefixes=["<think>Cl", ""])
+    given = [[request.reply_prefix for request in batch] for batch in policy.batches]
+    assert given == [["<think>Cl", ""], ["", ""]]
+    assert begun.settings["reply_prefix"] == "<think>Cl" and "reply_prefix" not in free.settings
+    with pytest.raises(ValueError, match="need 2 reply prefixes"):
+        play(rows, policy, PROTOCOL, SETTINGS, seed=0, reply_prefixes=["a"])
 
 
 # Events
