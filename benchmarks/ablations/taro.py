@@ -63,7 +63,7 @@ FIGURES = (
 )  # fmt: skip
 TEMPERATURES = (0.0, 1.0)
 POINTER = ["stages.0.steps=150", "stages.0.captions=0.5", "stages.0.neighbours=0.7"]
-STEPS, CURVE_EVERY = 24, 4
+STEPS, CURVE_EVERY = 24, 6
 TRAINING_VIDEOS, HELDOUT_VIDEOS = 60, 40
 TRAINING_SEED = 2_500_000
 SECONDS = (60.0, 100.0)
