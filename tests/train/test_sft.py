@@ -222,3 +222,10 @@ def test_figures_of_a_cut_batch_are_means_over_its_parts(
     update = sft._RowUpdate(recipe.stages[1], loaded, tmp_path, seed=0)  # type: ignore[arg-type]
     _, figures = update(recipe.stages[1], loaded, 0)
     assert figures["letter_right"] == 0.75
+
+
+def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="one process"):
+        train_sft(SftRecipe.model_validate(tiny_recipe()), tmp_path)
+    assert not list(tmp_path.iterdir())

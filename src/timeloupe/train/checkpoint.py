@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from timeloupe.model.load import LoadedModel
 from timeloupe.train.lora import adapter_weights, has_adapters
+from timeloupe.train.sharding import like, whole
 
 STATE_FILE = "state.json"
 
@@ -26,15 +27,19 @@ class Progress:
 
 
 def save_checkpoint(
-    folder: Path, loaded: LoadedModel, optimizers: list[torch.optim.Optimizer], progress: Progress
+    folder: Path,
+    loaded: LoadedModel,
+    optimizers: list[torch.optim.Optimizer],
+    progress: Progress,
+    *,
+    write: bool = True,
 ) -> None:
-    """Replace the run's checkpoint; a killed process leaves the old one or the new one, never a mixture."""
-    partial, final, old = folder / "checkpoint.part", folder / "checkpoint", folder / "checkpoint.old"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_file(
-        {key: value.contiguous() for key, value in _weights(loaded).items()}, partial / "model.safetensors"
-    )
+    """Replace the run's checkpoint; a killed process leaves the old one or the new one, never a mixture.
+
+    Weights are stored whole however they were cut, so a run may go on with another number of processes. With several,
+    all call this and one of them with ``write``: the others only hand over their shards.
+    """
+    weights = {key: _gathered(value, write) for key, value in _weights(loaded).items()}
     tensors: dict[str, torch.Tensor] = {}
     groups: list[Any] = []
     for number, optimizer in enumerate(optimizers):
@@ -42,7 +47,13 @@ def save_checkpoint(
         groups.append(state["param_groups"])
         for index, entries in state["state"].items():
             for key, value in entries.items():
-                tensors[f"{number}.{index}.{key}"] = torch.as_tensor(value).contiguous()
+                tensors[f"{number}.{index}.{key}"] = _gathered(torch.as_tensor(value), write)
+    if not write:
+        return
+    partial, final, old = folder / "checkpoint.part", folder / "checkpoint", folder / "checkpoint.old"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file(weights, partial / "model.safetensors")
     save_file(tensors, partial / "optimizer.safetensors")
     record = {"stage": progress.stage, "step": progress.step, "param_groups": groups}
     (partial / STATE_FILE).write_text(json.dumps(record), encoding="utf-8")
@@ -77,18 +88,27 @@ def load_checkpoint(
     )
     if missing or unexpected:
         raise ValueError(f"checkpoint {path} has other weights: missing {missing}, unexpected {unexpected}")
-    loaded.model.load_state_dict(weights, strict=False)
+    with torch.no_grad():
+        for name, value in _weights(loaded).items():
+            value.copy_(like(weights[name], value))
     if optimizers is None:
         return
     record = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
     tensors = load_file(path / "optimizer.safetensors")
     for number, optimizer in enumerate(optimizers):
         state: dict[int, dict[str, torch.Tensor]] = {}
+        parameters = [one for group in optimizer.param_groups for one in group["params"]]
         for name, value in tensors.items():
             owner, index, key = name.split(".", 2)
             if int(owner) == number:
-                state.setdefault(int(index), {})[key] = value
+                state.setdefault(int(index), {})[key] = like(value, parameters[int(index)])
         optimizer.load_state_dict({"state": state, "param_groups": record["param_groups"][number]})
+
+
+def _gathered(tensor: torch.Tensor, keep: bool) -> torch.Tensor:
+    """Return a whole tensor for a file; where it is not kept, nothing of it stays."""
+    found = whole(tensor)
+    return found.detach().to("cpu").contiguous() if keep else torch.empty(0)
 
 
 def _weights(loaded: LoadedModel) -> dict[str, torch.Tensor]:

@@ -20,7 +20,7 @@ import torch
 from timeloupe.environment.rollout import derive_seed, play
 from timeloupe.environment.settings import EpisodeSettings, make_settings
 from timeloupe.errors import ConfigError, MissingError, boundary
-from timeloupe.model.load import LoadedModel, load_model
+from timeloupe.model.load import LoadedModel
 from timeloupe.prompt.protocol import PROTOCOLS, Protocol
 from timeloupe.reward.base import Context
 from timeloupe.reward.compose import Reward, load_reward
@@ -30,11 +30,10 @@ from timeloupe.train.checkpoint import Progress, load_checkpoint, read_progress,
 from timeloupe.train.exploration import make_explorer, thought_figures
 from timeloupe.train.grpo_log import StepLog, phase_seconds, step_figures
 from timeloupe.train.grpo_recipe import GrpoRecipe, WorldData
-from timeloupe.train.logprobs import frozen_copy, without_adapters
-from timeloupe.train.lora import add_adapters, choose_trainable
 from timeloupe.train.old_log_probs import OldLogProbs
 from timeloupe.train.optimizer import build_optimizers, schedule, set_learning_rate
 from timeloupe.train.parallel import Parallel
+from timeloupe.train.placement import place
 from timeloupe.train.rollout_part import MakePolicy, RolloutPolicy, figures_of, local_policy
 from timeloupe.train.sensitivity import drop_figures, step_drops
 from timeloupe.train.sft import export
@@ -77,12 +76,8 @@ def train_grpo(
     folder = Path(folder)
     parallel = Parallel(recipe.model.device)
     progress = parallel.from_main(lambda: _open_run(recipe, folder, resume))
-    loaded = load_model(str(recipe.model.checkpoint), device=recipe.model.device, dtype=recipe.model.dtype)
-    lora = recipe.model.lora
-    if lora is not None:
-        add_adapters(loaded.model, lora, vision=not recipe.model.freeze_vision, seed=recipe.seed)
-    make_reference = frozen_copy if lora is None else without_adapters
-    reference = make_reference(loaded.model) if recipe.loss.kl_weight else None
+    placed = place(recipe, parallel)
+    loaded, reference = placed.loaded, placed.reference
     protocol, settings = _speech(recipe, loaded)
     reward = load_reward(recipe.reward)
     if parallel.is_main:
@@ -90,12 +85,11 @@ def train_grpo(
         write_json(folder / "environment.json", snapshot_environment())
     examples = parallel.from_main(lambda: _examples(recipe, reward, folder))
     explorer = make_explorer(recipe, examples, settings)
-    _freeze(loaded, recipe)
     optimizers = build_optimizers(loaded.model, recipe.optimizer, recipe.lr, recipe.weight_decay)
     if progress:
         load_checkpoint(folder, loaded, optimizers)
     torch.manual_seed(recipe.seed)
-    policy = make_policy(loaded, recipe.rollout)
+    policy = make_policy(placed.playing, recipe.rollout)
     cache = FrameCache(CACHE_BYTES)
     trackers = Trackers(recipe.trackers, folder, recipe.model_dump(mode="json")) if parallel.is_main else None
     log = StepLog(folder, progress, on_log, trackers) if parallel.is_main else None
@@ -105,9 +99,10 @@ def train_grpo(
         began = time.perf_counter()
         mine = parallel.share(members(recipe, examples, step), lambda member: member[0].id)
         prefixes = explorer.prefixes(mine, step) if explorer else ()
+        placed.refresh()
         trajectories = roll_out(recipe, mine, step, policy, protocol, settings, cache, prefixes)
         rolled = time.perf_counter()
-        drops = step_drops(recipe, trajectories, loaded, cache, step)
+        drops = step_drops(recipe, trajectories, placed.playing, cache, step)
         measured = time.perf_counter()
         trajectories = score_all(
             trajectories, reward,
@@ -136,12 +131,13 @@ def train_grpo(
                 figures |= drop_figures(drops) | {"sensitivity_seconds": measured - rolled}
             seconds = phase_seconds(figures, began, rolled, prepared, time.perf_counter())
             log(step, figures | seconds, everything if recipe.keep_rollouts else ())
-            if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
-                save_checkpoint(folder, loaded, optimizers, Progress(0, step + 1))
+        if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
+            save_checkpoint(folder, loaded, optimizers, Progress(0, step + 1), write=parallel.is_main)
     if trackers is not None:
         trackers.close()
-    loaded.model.eval()
-    return parallel.from_main(lambda: export(loaded, folder / "model"))
+    placed.refresh()
+    placed.playing.model.eval()
+    return parallel.from_main(lambda: export(placed.playing, folder / "model"))
 
 
 Member = tuple[Example, int]
@@ -233,13 +229,6 @@ def _world(world: WorldData, tasks: Sequence[Task], folder: Path) -> Path:
     where = Path(world.folder or folder / "world")
     write_world(where, make_videos(where, **world.plan(tasks)))
     return where
-
-
-def _freeze(loaded: LoadedModel, recipe: GrpoRecipe) -> None:
-    choose_trainable(loaded.model, vision=not recipe.model.freeze_vision)
-    if recipe.model.gradient_checkpointing:
-        # The other form gives no gradient where the checkpointed input needs none, as below adapters.
-        loaded.model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def _open_run(recipe: GrpoRecipe, folder: Path, resume: bool) -> int:

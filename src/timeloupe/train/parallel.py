@@ -13,6 +13,9 @@ from typing import Any, TypeVar
 
 import torch
 from torch import distributed
+from torch.distributed.tensor import DTensor
+
+from timeloupe.train.shard_settings import read_sharding
 
 Item = TypeVar("Item")
 
@@ -26,6 +29,7 @@ class Parallel:
     Attributes:
         rank: Its number, from 0.
         size: How many there are.
+        sharding: How the model is cut among them; ``None`` = each has all of it.
     """
 
     def __init__(self, device: str | None = None) -> None:
@@ -36,6 +40,7 @@ class Parallel:
             # Not told so, accelerate takes every process of a machine without GPUs for the only one.
             state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
             self.rank, self.size = state.process_index, state.num_processes
+        self.sharding = read_sharding()
 
     @property
     def is_main(self) -> bool:
@@ -78,12 +83,20 @@ class Parallel:
             return list(values)
         return [float(sum(column)) for column in zip(*self.gather([tuple(values)]), strict=True)]
 
+    def even(self, parts: Sequence[Item]) -> list[Item | None]:
+        """Return the parts of this process, and ``None`` for each that others have more where all must take turns."""
+        if self.sharding is None:
+            return list(parts)
+        most = max(self.gather([len(parts)]))
+        return [*parts, *[None] * (most - len(parts))]
+
     def sum_gradients(self, model: torch.nn.Module) -> None:
         """Replace every trainable parameter's gradient by its sum over processes; none counts as 0."""
         if self.size == 1:
             return
         for parameter in model.parameters():
-            if parameter.requires_grad:
+            # What is sharded was summed on its way back.
+            if parameter.requires_grad and not isinstance(parameter, DTensor):
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
                 distributed.all_reduce(parameter.grad)

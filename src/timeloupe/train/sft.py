@@ -7,6 +7,7 @@ World stages add supervision in the middle of the model that the papers do not h
 from __future__ import annotations
 
 import json
+import os
 import time
 import warnings
 from collections.abc import Callable
@@ -308,6 +309,10 @@ def _text_model(loaded: LoadedModel) -> Any:
 
 def _open_run(recipe: SftRecipe, folder: Path, resume: bool) -> Progress:
     check_trackers(recipe.trackers)
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError(
+            f"supervised training runs in one process, got {os.environ['WORLD_SIZE']}; start it without a launcher"
+        )
     for stage in recipe.stages:
         for name in stage.stop_when:
             if name not in GATE_FIGURES:

@@ -17,6 +17,7 @@ from timeloupe.train.logprobs import Reference, log_probs
 from timeloupe.train.old_log_probs import OldLogProbs
 from timeloupe.train.parallel import Parallel
 from timeloupe.train.policy_loss import LossSettings, policy_loss
+from timeloupe.train.sharding import filler, whole
 
 
 def update(
@@ -44,7 +45,10 @@ def update(
     loaded.model.train()
     names = ("loss", "kl", "clip_share", "ratio", "ratio_distance", "entropy")
     sums = [0.0] * len(names)
-    for part in micro_batches(useful, recipe.micro_batch):
+    for part in parallel.even(micro_batches(useful, recipe.micro_batch)):
+        if part is None:
+            _keep_step(loaded, reference)
+            continue
         packed = pack([one.episode for one in part], loaded.layout).to(loaded.device)
         batch = packed.episodes
         log_probs_BT, entropy_BT = log_probs(loaded.model, packed)
@@ -65,8 +69,17 @@ def update(
         )  # fmt: skip
         sums = [total + value for total, value in zip(sums, values, strict=True)]
     parallel.sum_gradients(loaded.model)
-    norm = torch.nn.utils.clip_grad_norm_(loaded.model.parameters(), recipe.clip_norm)
+    norm = whole(torch.nn.utils.clip_grad_norm_(loaded.model.parameters(), recipe.clip_norm))
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     return dict(zip(names, parallel.sum(sums), strict=True)) | {"norm": norm.item()}
+
+
+def _keep_step(loaded: LoadedModel, reference: Reference | None) -> None:
+    """Take part in a pass of a sharded model without learning: other processes have more micro batches."""
+    packed = pack([filler(loaded.layout)], loaded.layout).to(loaded.device)
+    nothing = log_probs(loaded.model, packed)[0].sum() * 0.0
+    if reference is not None:  # in the order of the others: what processes exchange has no names
+        reference(packed)
+    nothing.backward()
