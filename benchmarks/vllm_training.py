@@ -5,11 +5,12 @@
 
 Two trainings of the same checkpoint run in turns in one process, one with roll-outs in vLLM and one with the local
 policy: 8 roll-outs of up to 3 turns with a crop of the video between turns, then one step of GSPO, then the weights go
-back. Two models:
+back. Three models:
 
 small    the embedded model; what it says and asks to see is its own, at temperature 2
 random   a random Qwen3-VL in the published layout, clips as videos; as it would never ask for a crop, the first two
          turns are calls that it is made to say, token by token
+random2  the same with a random Qwen2.5-VL, to which times are positions
 
 Rewards are drawn, so that the members of every group differ and every step learns: what is learnt is not the question.
 
@@ -39,6 +40,7 @@ from typing import Any
 import numpy as np
 import torch
 from record import record
+from tiny_qwen2_5_vl import write_tiny_qwen2_5_vl
 from tiny_qwen3_vl import write_tiny_qwen3_vl
 
 from timeloupe.engines.vllm_policy import VllmPolicy
@@ -64,6 +66,7 @@ from timeloupe.world.script import ScriptSettings
 WORLD_SEED = 2_300_000
 TOLERANCE = 1e-4
 PROMPTS, GROUP = 2, 4
+MODELS = ("small", "random", "random2")
 CALLS = tuple(
     "<think>It is short.</think>"
     f'<tool_call>{{"name":"get_video_clip_frame","arguments":[{{"start_time":{start},"end_time":{end}}}]}}</tool_call>'
@@ -158,7 +161,7 @@ class Setting:
 
 
 def setting_of(name: str, folder: Path, steps: int) -> Setting:
-    """Return what is trained: ``small`` or ``random``."""
+    """Return what is trained."""
     videos = make_videos(
         folder / "world", seed=WORLD_SEED, num_videos=4, settings=ScriptSettings(180, 420), per_task=1
     )
@@ -166,13 +169,15 @@ def setting_of(name: str, folder: Path, steps: int) -> Setting:
         one.model_copy(update={"video": str(video.path)}) for video in videos for one in video.examples
     ]
     small = name == "small"
-    checkpoint = SMALL_CHECKPOINT if small else write_tiny_qwen3_vl(folder / "random")
+    write = {"random": write_tiny_qwen3_vl, "random2": write_tiny_qwen2_5_vl}
+    checkpoint = SMALL_CHECKPOINT if small else write[name](folder / name)
     recipe = GrpoRecipe.model_validate({
         "model": {"checkpoint": str(checkpoint), "device": "cpu"}, "data": {"examples": ["none"]}, "steps": steps,
         "lr": 3e-4 if small else 1e-3, "loss": {"importance": "sequence"}, "micro_batch": GROUP,
         "rollout": {"backend": "vllm", "memory_gib": 0.5, "max_model_len": 4096},
     })  # fmt: skip
-    settings = make_settings(RANDOM_EPISODE)
+    sizes = {"size_multiple": 28, "frame_size_wh": [84, 56]} if name == "random2" else {}
+    settings = make_settings(RANDOM_EPISODE | sizes)
     if small:
         layout = load_model(checkpoint, device="cpu").layout
         settings = make_settings(layout.details["episode"], {"temperature": 2.0})
@@ -322,7 +327,7 @@ def main() -> int:
     """Run from the command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--model", choices=("small", "random"), help="only this one")
+    parser.add_argument("--model", choices=MODELS, help="only this one")
     parser.add_argument("--json", type=Path, help="write what was found here; models in it are not run again")
     parser.add_argument("--record", action="store_true", help="write the table to docs/results.*")
     given = parser.parse_args()
@@ -330,7 +335,7 @@ def main() -> int:
         parser.error(f"--steps must be at least 2, got {given.steps}")
     torch.set_num_threads(1)
     done: dict[str, Any] = json.loads(given.json.read_text()) if given.json and given.json.exists() else {}
-    names = [given.model] if given.model else ["small", "random"]
+    names = [given.model] if given.model else list(MODELS)
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             if name in done:

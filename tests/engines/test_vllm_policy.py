@@ -21,11 +21,12 @@ from timeloupe.cli.main import main
 from timeloupe.engines import vllm_engine
 from timeloupe.engines.rollouts import make_policy
 from timeloupe.engines.vllm_policy import VllmPolicy
-from timeloupe.engines.vllm_prompt import engine_prompt, form_of
+from timeloupe.engines.vllm_prompt import engine_prompt, form_of, position_rate
 from timeloupe.errors import ConfigError, MissingError, TimeloupeError
 from timeloupe.model.episode import Clip, TokenEpisode, TokenSegment
 from timeloupe.model.expand import expand
 from timeloupe.model.load import LoadedModel, load_model
+from timeloupe.model.positions import grid_times
 from timeloupe.policy.base import GenerationRequest, Sampling
 from timeloupe.policy.local import LocalPolicy, banned_tokens
 from timeloupe.policy.small import SMALL_CHECKPOINT
@@ -315,8 +316,7 @@ def test_several_processes_are_refused(
 
 
 def test_models_that_vllm_would_show_something_else_are_refused() -> None:
-    with pytest.raises(ConfigError, match="model family"):
-        form_of(tiny_loaded("qwen2_5_vl").layout)
+    assert form_of(tiny_loaded("qwen2_5_vl").layout) == "videos"
     layout = tiny_loaded("qwen3_vl").layout
     assert form_of(layout) == "videos"
     for changes in ({"timestamp_format": "{:.0f}"}, {"wrap_frames": False}):
@@ -345,7 +345,7 @@ def test_a_prompt_expands_to_what_the_trainer_reads(
         clips.append(Clip(np.full((count, size, 2 * size, 3), number, np.uint8), times))
     episode = TokenEpisode((TokenSegment(tuple(ids)),), tuple(clips))
     prompt = engine_prompt(episode, layout)
-    inputs = prompt.inputs()
+    inputs = prompt.inputs(layout)
     data = inputs.get("multi_modal_data", {})
     if single:
         shown = [Clip(picture[None], is_image=True) for picture in prompt.pictures]
@@ -363,6 +363,55 @@ def test_a_prompt_expands_to_what_the_trainer_reads(
             assert np.array_equal(pixels, clip.pixels) and pixels.flags.writeable
             times = [index / metadata["fps"] for index in metadata["frames_indices"]]
             assert times == pytest.approx(clip.at_seconds, abs=1e-6) and metadata["do_sample_frames"] is False
+
+
+def positions_in_vllm(fps: float, groups: int, rate: float) -> np.ndarray:
+    """As vLLM does it: seconds per group in 32 bits, times cut to whole positions."""
+    step = float(torch.tensor([2 / fps]).item()) * rate
+    return (np.arange(groups) * step).astype(np.int64)
+
+
+@settings(deadline=None)
+@given(
+    every=st.integers(1, 100),
+    fps=st.sampled_from([8, 10, 12.5, 15, 24, 25, 30, 50, 60, 30000 / 1001, 24000 / 1001]),
+    groups=st.integers(1, 384),
+    rate=st.sampled_from([1, 2, 4]),
+)
+def test_a_rate_gives_the_groups_the_positions_of_the_trainer(
+    every: int, fps: float, groups: int, rate: int
+) -> None:
+    layout = replace(tiny_loaded("qwen2_5_vl").layout, tokens_per_second=rate)
+    spacing = every / fps
+    found = position_rate(groups, spacing, layout)
+    assert found == pytest.approx(1 / spacing, rel=1e-6)
+    ours, theirs = np.array(grid_times(groups, spacing * 2, rate)), positions_in_vllm(found, groups, rate)
+    assert np.abs(theirs - ours).max() <= 1
+    assert (theirs != ours).sum() <= (0 if ours[-1] < 2000 else groups // 50)
+
+
+@pytest.mark.parametrize("spacing", [0.5, 1 / 3, 0.7, 0.1, 4.2, 1 / 29.97, 13.37])
+def test_rates_of_the_usual_kind_are_exact(spacing: float) -> None:
+    layout = tiny_loaded("qwen2_5_vl").layout
+    ours = grid_times(384, spacing * 2, layout.tokens_per_second)
+    found = position_rate(384, spacing, layout)
+    assert tuple(positions_in_vllm(found, 384, layout.tokens_per_second).tolist()) == ours
+
+
+def test_clips_of_qwen2_5_vl_have_rates_of_their_own() -> None:
+    layout = tiny_loaded("qwen2_5_vl").layout
+    size = layout.size_multiple
+    pixels = np.zeros((4, size, size, 3), np.uint8)
+    clips = tuple(
+        Clip(pixels, tuple(start + gap * index for index in range(4))) for start, gap in ((0, 2.0), (9, 0.25))
+    )
+    ids = (1, *layout.placeholder(), 2, *layout.placeholder(), 3)
+    inputs = engine_prompt(TokenEpisode((TokenSegment(ids),), clips), layout).inputs(layout)
+    assert inputs["prompt_token_ids"] == list(ids)
+    told = [metadata for _, metadata in inputs["multi_modal_data"]["video"]]
+    # What the library takes for the rate: frames shown / frames there x fps.
+    rates = [len(one["frames_indices"]) / one["total_num_frames"] * one["fps"] for one in told]
+    assert rates == [pytest.approx(0.5), pytest.approx(4.0)]
 
 
 def test_a_prompt_without_its_clips_is_refused() -> None:

@@ -142,7 +142,7 @@ class VllmEngine:
         """
         prompts, settings = [], []
         for one in asked:
-            inputs = one.prompt.inputs()
+            inputs = one.prompt.inputs(self.loaded.layout)
             begun = one.begun[: one.sampling.max_new_tokens]
             inputs["prompt_token_ids"] += begun
             prompts.append(inputs)
@@ -166,7 +166,7 @@ class VllmEngine:
     def likeliest(self, prompt: EnginePrompt, count: int) -> dict[int, float]:
         """Return the log-probabilities of the ``count`` likeliest next tokens, and of a sampled one."""
         settings = self._vllm.SamplingParams(temperature=0.0, max_tokens=1, logprobs=count, detokenize=False)
-        output = self._llm.generate([prompt.inputs()], [settings], use_tqdm=False)[0]
+        output = self._llm.generate([prompt.inputs(self.loaded.layout)], [settings], use_tqdm=False)[0]
         return {token: one.logprob for token, one in output.outputs[0].logprobs[0].items()}
 
     def reload(self) -> None:
