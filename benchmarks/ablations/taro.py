@@ -29,8 +29,8 @@ The design, fixed before any figure of a variant was scored:
      within 6 s of the true boundaries (about 4 frames each; in the paper 12), if IoU >= .7
    - ``warm_bonus``: both; this is TaRO
 4. **Scored** on 80 questions about 40 held-out videos, greedily (the paper's setting) and at temperature 1: mIoU, R@.5,
-   R@.7; the share of thoughts that name a time; lines per thought, and which share of them is a line that the observer
-   would write; the mean drop of the thoughts. Every CURVE_EVERY steps, greedily, on one question per video, for the
+   R@.7; the share of thoughts that name a time; lines per thought, and the share of them that is about right (an
+   observer has one with these words and IoU >= .5); the mean drop of the thoughts. Every CURVE_EVERY steps, greedily, on one question per video, for the
    curves.
 
 The captions hold the answer's line with a chance of more than half, as the paper's do. A claim is said to be reproduced
@@ -42,6 +42,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -51,7 +52,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from timeloupe.model.load import LoadedModel
-    from timeloupe.trajectory import Trajectory
+    from timeloupe.trajectory import Segment, Trajectory
     from timeloupe.video.cache import FrameCache
     from timeloupe.world.encode import WorldVideo
 
@@ -227,15 +228,38 @@ def score(
 
 
 def judged_lines(trajectory: Trajectory, video: WorldVideo) -> list[bool]:
-    """Return, for each line of the thought that names a time, whether an observer of the frames would write it."""
+    """Return, for each line of the thought that names a time, whether it is about right.
+
+    That is: an observer of the frames writes a line with these words and a span of IoU >= 0.5.
+    """
+    from timeloupe.grounding import tiou
     from timeloupe.train.exploration import names_times
     from timeloupe.world.timeline import timeline
 
     if not (trajectory.turns and trajectory.skims):
         return []
-    true = set(timeline(video.script, trajectory.skims[0].at_seconds))
-    said = [line.strip() for line in trajectory.turns[0].thought.splitlines()]
-    return [line in true for line in said if names_times(line)]
+    true = [read_line(line) for line in timeline(video.script, trajectory.skims[0].at_seconds)]
+    judged: list[bool] = []
+    for line in trajectory.turns[0].thought.splitlines():
+        if names_times(line):
+            said = read_line(line)
+            judged.append(
+                said is not None
+                and any(
+                    one is not None and one[1] == said[1] and tiou(one[0], said[0]) >= 0.5 for one in true
+                )
+            )
+    return judged
+
+
+def read_line(line: str) -> tuple[Segment, str] | None:
+    """Return span and words of a line such as ``12s to 40s red scene``, ``None`` if it is none."""
+    from timeloupe.trajectory import Segment
+
+    found = re.fullmatch(r"\s*(\d+)s to (\d+)s (.+?)\s*", line)
+    if found is None or int(found[1]) >= int(found[2]):
+        return None
+    return Segment(start_seconds=int(found[1]), end_seconds=int(found[2])), found[3]
 
 
 def one(work: Path, seed: int, job: str) -> None:
