@@ -174,8 +174,8 @@ def setting_of(name: str, folder: Path, steps: int) -> Setting:
     checkpoint = SMALL_CHECKPOINT if small else write(folder / name)
     dtype = "bfloat16" if name == "rough" else "float32"
     recipe = GrpoRecipe.model_validate({
-        "model": {"checkpoint": str(checkpoint), "device": "cpu", "dtype": dtype}, "data": {"examples": ["none"]}, "steps": steps,
-        "lr": 3e-4 if small else 1e-3, "loss": {"importance": "sequence"}, "micro_batch": GROUP,
+        "model": {"checkpoint": str(checkpoint), "device": "cpu", "dtype": dtype}, "steps": steps,
+        "data": {"examples": ["none"]}, "lr": 3e-4 if small else 1e-3, "loss": {"importance": "sequence"}, "micro_batch": GROUP,
         "rollout": {"backend": "vllm", "memory_gib": 0.5, "max_model_len": 4096},
     })  # fmt: skip
     sizes = {"size_multiple": 28, "frame_size_wh": [84, 56]} if name == "random2" else {}
@@ -278,13 +278,10 @@ def run(name: str, steps: int, folder: Path, tell: Callable[[str], None]) -> dic
             rows["local"].append(one_step(local, setting, step))
         tell(f"{name} {step}: vllm {rows['vllm'][-1]}\n        local {rows['local'][-1]}")
     memory["vllm"] = peak_mib()
-    found = {
-        "dtype": setting.recipe.model.dtype,
-        "start": start,
-        "memory_mib": memory,
-        "steps": rows,
+    found: dict[str, Any] = {
+        "dtype": setting.recipe.model.dtype, "start": start, "memory_mib": memory, "steps": rows,
         "greedy": greedy(setting, vllm),
-    }
+    }  # fmt: skip
     found["controls"] = controls(setting, vllm)
     tell(f"{name}: {found['greedy']} {found['controls']}")
     return found
@@ -324,6 +321,7 @@ def table(found: dict[str, Any], name: str) -> dict[str, dict[str, Any]]:
             "steps": len(steps), "turns": round(mean("turns"), 2), "crops": round(mean("crops"), 2),
             "learnt tokens": round(mean("tokens")),
             "largest log-prob difference": f"{max(row['gap_max'] for row in steps):.1e}",
+            "mean": f"{mean('gap_mean'):.1e}",
             "roll-out, CPU s": round(mean("rollout"), 2), "reload, CPU s": round(mean("reload"), 2),
             "probe, CPU s": round(mean("probe"), 2), "update, CPU s": round(mean("update"), 2),
             "first roll-out, CPU s": round(steps[0]["rollout"], 2),
