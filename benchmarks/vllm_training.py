@@ -175,7 +175,8 @@ def setting_of(name: str, folder: Path, steps: int) -> Setting:
     dtype = "bfloat16" if name == "rough" else "float32"
     recipe = GrpoRecipe.model_validate({
         "model": {"checkpoint": str(checkpoint), "device": "cpu", "dtype": dtype}, "steps": steps,
-        "data": {"examples": ["none"]}, "lr": 3e-4 if small else 1e-3, "loss": {"importance": "sequence"}, "micro_batch": GROUP,
+        "data": {"examples": ["none"]}, "lr": 3e-4 if small else 1e-3, "loss": {"importance": "sequence"},
+        "micro_batch": GROUP,
         "rollout": {"backend": "vllm", "memory_gib": 0.5, "max_model_len": 4096},
     })  # fmt: skip
     sizes = {"size_multiple": 28, "frame_size_wh": [84, 56]} if name == "random2" else {}
