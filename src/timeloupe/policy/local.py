@@ -20,6 +20,7 @@ from transformers import DynamicCache
 
 from timeloupe.errors import ConfigError, boundary
 from timeloupe.model.cache import make_cache
+from timeloupe.model.decoder import Decoder, can_decode
 from timeloupe.model.episode import TokenEpisode, same_clips
 from timeloupe.model.expand import expand, expanded_length
 from timeloupe.model.load import LoadedModel
@@ -289,6 +290,7 @@ def _decode(
 ) -> int:
     """Fill ``ids``, ``logprobs``, ``finish`` and ``seconds`` of the jobs; return the prompt tokens computed."""
     model, device = loaded.model, loaded.device
+    decoder = Decoder(model) if can_decode(model) else None
     state = _read(jobs, loaded)
     uniform = [_uniform(job.request) for job in jobs]
     active = list(range(len(jobs)))
@@ -312,12 +314,16 @@ def _decode(
             ids_B = ids_B[kept]
             active = [active[row] for row in alive]
         state.mask_BT = torch.nn.functional.pad(state.mask_BT, (0, 1), value=1)
-        out = model(
-            input_ids=ids_B[:, None], past_key_values=state.cache,
-            attention_mask=state.mask_BT if state.padded else None,
-            position_ids=state.next_position_B[None, :, None].expand(3, -1, 1), use_cache=True,
-        )  # fmt: skip
-        state.logits_BV, state.next_position_B = out.logits[:, -1], state.next_position_B + 1
+        mask_BT = state.mask_BT if state.padded else None
+        if decoder is not None:
+            state.logits_BV = decoder.step(ids_B, state.next_position_B, state.cache, mask_BT)
+        else:
+            out = model(
+                input_ids=ids_B[:, None], past_key_values=state.cache, attention_mask=mask_BT,
+                position_ids=state.next_position_B[None, :, None].expand(3, -1, -1), use_cache=True,
+            )  # fmt: skip
+            state.logits_BV = out.logits[:, -1]
+        state.next_position_B = state.next_position_B + 1
     return state.num_read
 
 
