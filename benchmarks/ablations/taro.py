@@ -30,8 +30,8 @@ The design, fixed before any figure of a variant was scored:
    - ``warm_bonus``: both; this is TaRO
 4. **Scored** on 80 questions about 40 held-out videos, greedily, as in the paper: mIoU, R@.5, R@.7; the share of
    thoughts that name a time; lines per thought, and the share of them that is about right (an observer has one with
-   these words and IoU >= .5); the mean drop of the thoughts. Every CURVE_EVERY steps, on one question per video, for the
-   curves.
+   these words and IoU >= .5); the mean drop of the thoughts. Every CURVE_EVERY steps, on one question per video, for
+   the curves.
 
 The captions hold the answer's line with a chance of more than half, as the paper's do. A claim is said to be reproduced
 only if it holds in every seed under greedy decoding, and not to be if it fails in every seed. The script can be
