@@ -84,5 +84,5 @@ def refuse_prefix(requests: Sequence[GenerationRequest], policy: str) -> None:
     if begun is not None:
         raise ConfigError(
             f"policy {policy!r} cannot go on from a reply that was begun, got reply_prefix "
-            f"{begun.reply_prefix[:40]!r}, allowed: '', play with a local policy"
+            f"{begun.reply_prefix[:40]!r}, allowed: '', play with a local policy or vLLM"
         )
