@@ -325,8 +325,8 @@ def write_down(table: dict[str, Any], seeds: list[int], said: list[str]) -> None
         plots=["ablation_museg.png"],
         notes=[
             *said,
-            "Mean over seeds [lowest, highest]; all seeds share the base, so the spread understates whole trainings. Three "
-            "seeds agree by chance in one case of four: a verdict is a hint, not a proof.",
+            "Mean over seeds [lowest, highest]; all seeds share the base, so the spread understates whole trainings. "
+            "Three seeds agree by chance in one case of four: a verdict is a hint, not a proof.",
             "One-moment questions had no room: the base answers them as well as the observer it learnt from.",
             "observer: a perfect observer of the 16 frames who brackets what it sees; the base learnt from it.",
         ],
