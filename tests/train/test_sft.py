@@ -227,5 +227,5 @@ def test_figures_of_a_cut_batch_are_means_over_its_parts(
 def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="one process"):
-        train_sft(SftRecipe.model_validate(tiny_recipe()), tmp_path)
+        sft.train_sft(SftRecipe.model_validate(tiny_recipe()), tmp_path)
     assert not list(tmp_path.iterdir())

@@ -56,6 +56,7 @@ COMMANDS = (
     Command(
         ("train", "grpo"), "train:grpo", "Train a model that looks, by reinforcement on its own episodes."
     ),
+    Command(("train", "plan"), "train:plan", "Compute what a recipe needs: memory and time per GPU."),
 )
 
 GROUPS = {

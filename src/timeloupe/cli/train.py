@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,6 +97,33 @@ def grpo(
 
     with _says_how_to_go_on(console, "grpo", recipe, folder, threads, set_):
         typer.echo(str(train_grpo(resolved, folder, resume=resume, on_log=show, make_policy=make_policy)))
+
+
+def plan(
+    recipe: RecipePath,
+    set_: Overrides = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Folder, or qwen2.5-vl-7b, qwen3-vl-8b; default: the recipe's checkpoint."),
+    ] = None,
+    gpus: Annotated[int, typer.Option(help="How many GPUs.")] = 8,
+    gpu: Annotated[str, typer.Option(help="a100, h100 or h200.")] = "h100",
+    sharded: Annotated[bool, typer.Option(help="Launched with recipes/accelerate/fsdp.yaml.")] = True,
+    looks: Annotated[int, typer.Option(help="Turns of an episode that look.")] = 1,
+    reply_tokens: Annotated[int, typer.Option(help="Mean tokens of a reply.")] = 300,
+    utilisation: Annotated[float, typer.Option(help="Share of the GPU's peak that is reached.")] = 0.35,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Compute what a recipe of reinforcement learning needs per GPU: memory and time. Nothing is run or downloaded."""
+    with _needs_torch():
+        from timeloupe.train.grpo_recipe import GrpoRecipe
+        from timeloupe.train.plan import Assumptions, episode_settings, plan, show
+        from timeloupe.train.plan_model import model_sizes
+    resolved = _resolved(recipe, set_, GrpoRecipe, False, 1)
+    sizes = model_sizes(model or str(resolved.model.checkpoint))
+    given = Assumptions(gpus, gpu, sharded and gpus > 1, looks, reply_tokens, utilisation=utilisation)
+    found = plan(resolved, sizes, episode_settings(resolved, sizes), given)
+    typer.echo(json.dumps(found, indent=2) if json_ else show(found))
 
 
 def _console() -> Console:

@@ -78,8 +78,7 @@ def train_sft(
     progress = _open_run(recipe, folder, resume)
     loaded = _load(recipe, folder)
     if recipe.model.lora is not None:
-        vision = not recipe.model.freeze_vision
-        add_adapters(loaded.model, recipe.model.lora, vision=vision, seed=recipe.seed)
+        add_adapters(loaded.model, recipe.model.lora, vision=not recipe.model.freeze_vision, seed=recipe.seed)
     # Only now: a recipe that names no model must not leave a folder that refuses the corrected one.
     (folder / "recipe.json").write_text(_recipe_text(recipe), encoding="utf-8")
     write_json(folder / "environment.json", snapshot_environment())
@@ -310,9 +309,7 @@ def _text_model(loaded: LoadedModel) -> Any:
 def _open_run(recipe: SftRecipe, folder: Path, resume: bool) -> Progress:
     check_trackers(recipe.trackers)
     if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise ConfigError(
-            f"supervised training runs in one process, got {os.environ['WORLD_SIZE']}; start it without a launcher"
-        )
+        raise ConfigError("supervised training runs in one process: start it without torchrun or accelerate")
     for stage in recipe.stages:
         for name in stage.stop_when:
             if name not in GATE_FIGURES:

@@ -31,8 +31,8 @@ def update(
 ) -> dict[str, float]:
     """Take one optimizer step on a batch and return its figures; without anything to learn the weights stay.
 
-    ``samples`` are this process's; ``old`` is shared by all passes over them. Gradients of micro batches and processes add up to those of the batch: denominators
-    are of the whole.
+    ``samples`` are this process's; ``old`` is shared by all passes over them. Gradients of micro batches and processes
+    add up to those of the batch: denominators are of the whole.
     """
     settings = LossSettings(**recipe.loss.model_dump())
     old = old or OldLogProbs(recipe.rollout)

@@ -1,0 +1,130 @@
+"""Sizes of a model from its configuration alone: built on the ``meta`` device, where a parameter has no numbers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from timeloupe.errors import MissingError
+from timeloupe.model.load import MODEL_CLASSES
+
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "qwen2.5-vl-7b": {
+        "model_type": "qwen2_5_vl", "tie_word_embeddings": False,
+        "text_config": {
+            "vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
+            "num_attention_heads": 28, "num_key_value_heads": 4,
+        },
+        "vision_config": {
+            "depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 3584,
+            "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 112,
+            "fullatt_block_indexes": [7, 15, 23, 31],
+        },
+    },
+    "qwen3-vl-8b": {
+        "model_type": "qwen3_vl", "tie_word_embeddings": False,
+        "text_config": {
+            "vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36,
+            "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
+        },
+        "vision_config": {
+            "depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "num_heads": 16, "out_hidden_size": 4096,
+            "patch_size": 16, "spatial_merge_size": 2, "temporal_patch_size": 2, "num_position_embeddings": 2304,
+            "deepstack_visual_indexes": [8, 16, 24],
+        },
+    },
+}  # fmt: skip
+"""Dimensions of public checkpoints, as their config.json has them: nothing is downloaded for a plan."""
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """What a plan needs to know of a model; parameters are counts.
+
+    Attributes:
+        name: Of the configuration.
+        parameters: All, tied weights once.
+        vision_parameters: Of the vision tower.
+        layer_parameters: Of one text layer.
+        head_parameters: Embeddings and output head, tied ones once.
+        layers: Text layers.
+        hidden: Width of the text model.
+        intermediate: Width of its feed-forward part.
+        query: Heads x head size.
+        key_value: Key (or value) heads x head size.
+        vocabulary: Rows of the output head.
+        token_pixels: Pixels of one frame that are one visual token.
+        group_frames: Frames that share visual tokens.
+        patches: Patches per visual token.
+        vision_hidden: Width of the vision tower.
+        vision_layers: Its layers.
+        targets: Input and output width of every adaptable linear layer of a text layer, by name.
+    """
+
+    name: str
+    parameters: int
+    vision_parameters: int
+    layer_parameters: int
+    head_parameters: int
+    layers: int
+    hidden: int
+    intermediate: int
+    query: int
+    key_value: int
+    vocabulary: int
+    token_pixels: int
+    group_frames: int
+    patches: int
+    vision_hidden: int
+    vision_layers: int
+    targets: dict[str, tuple[int, int]]
+
+
+def model_sizes(source: str | Path) -> ModelSizes:
+    """Return the sizes of a published model by its name, or of the checkpoint in a folder (weights are not read).
+
+    Raises:
+        MissingError: Neither.
+    """
+    folder = Path(source)
+    if str(source) in PUBLISHED:
+        values = PUBLISHED[str(source)]
+    elif (folder / "config.json").is_file():
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    else:
+        raise MissingError(
+            f"no config.json in {str(source)!r}; name a folder, or a published model with --model: "
+            f"{', '.join(PUBLISHED)}"
+        )
+    kind = MODEL_CLASSES[values["model_type"]]
+    config: Any = kind.config_class
+    config = config.from_dict(values)
+    with torch.device("meta"):
+        model: Any = kind(config)
+    model.tie_weights()
+    inner, text, vision = model.base_model, config.get_text_config(), config.vision_config
+    layer = inner.language_model.layers[0]
+    head = {id(one): one.numel() for one in (inner.language_model.embed_tokens.weight, model.lm_head.weight)}
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    linear = {
+        name.rsplit(".", 1)[-1]: (one.in_features, one.out_features)
+        for name, one in layer.named_modules()
+        if isinstance(one, torch.nn.Linear)
+    }
+    merge, group = vision.spatial_merge_size, vision.temporal_patch_size
+    return ModelSizes(
+        name=folder.name, parameters=_count(model), vision_parameters=_count(inner.visual),
+        layer_parameters=_count(layer), head_parameters=sum(head.values()), layers=text.num_hidden_layers,
+        hidden=text.hidden_size, intermediate=text.intermediate_size, query=text.num_attention_heads * size,
+        key_value=text.num_key_value_heads * size, vocabulary=model.lm_head.weight.shape[0],
+        token_pixels=(vision.patch_size * merge) ** 2, group_frames=group, patches=merge * merge,
+        vision_hidden=vision.hidden_size, vision_layers=vision.depth, targets=linear,
+    )  # fmt: skip
+
+
+def _count(module: torch.nn.Module) -> int:
+    return sum(one.numel() for one in {id(one): one for one in module.parameters()}.values())
