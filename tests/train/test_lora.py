@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from tests.model.tiny import tiny_checkpoint
 from tests.train.test_grpo import recipe
+from tests.train.test_trackers import tensorboard_scalars
 from tests.train.tiny import tiny_recipe
 from timeloupe.cli.main import main
 from timeloupe.errors import ConfigError
@@ -148,7 +149,7 @@ def test_reinforcement_learning_moves_the_adapters_alone_and_resumes(world: Path
         "lora": {"rank": 4},
         "gradient_checkpointing": True,
     }
-    chosen = recipe(world, model=model, loss={"kl_weight": 0.04}, steps=2, lr=0.01)
+    chosen = recipe(world, model=model, loss={"kl_weight": 0.04}, steps=2, lr=0.01, trackers=["tensorboard"])
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train_grpo(chosen, whole)
 
@@ -161,6 +162,9 @@ def test_reinforcement_learning_moves_the_adapters_alone_and_resumes(world: Path
     train_grpo(chosen, cut, resume=True)
     assert figures(cut) == figures(whole)
     first, second = figures(whole)
+    sent = tensorboard_scalars(cut)
+    assert [step for step, _ in sent["kl"]] == [0, 1]
+    assert dict(sent["reward"]) == {row["step"]: pytest.approx(row["reward"]) for row in figures(cut)}
     assert first["kl"] == pytest.approx(0, abs=1e-9) and second["kl"] > 0 and first["norm"] > 0
     kept = load_file(whole / "checkpoint" / "model.safetensors")
     assert kept and all("lora_" in name for name in kept)
@@ -181,7 +185,8 @@ def sft_recipe(**model: Any) -> dict[str, Any]:
 
 
 def test_supervised_training_with_dropout_resumes_to_the_same_adapters(tmp_path: Path) -> None:
-    chosen = SftRecipe.model_validate(sft_recipe(lora={"rank": 4, "dropout": 0.2}))
+    values = sft_recipe(lora={"rank": 4, "dropout": 0.2}) | {"trackers": ["tensorboard"]}
+    chosen = SftRecipe.model_validate(values)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train_sft(chosen, whole)
 
@@ -194,6 +199,7 @@ def test_supervised_training_with_dropout_resumes_to_the_same_adapters(tmp_path:
     assert len(figures(cut)) == 2
     train_sft(chosen, cut, resume=True)
     assert figures(cut) == figures(whole) and len(figures(whole)) == 2
+    assert [step for step, _ in tensorboard_scalars(cut)["loss"]] == [10, 20]
     ones, twos = (load_file(folder / "model" / "model.safetensors") for folder in (whole, cut))
     assert all(torch.equal(ones[name], twos[name]) for name in ones)
 
