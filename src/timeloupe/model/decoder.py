@@ -10,6 +10,7 @@ Shapes: B rows, T cached positions, H query heads, G key heads, R query heads pe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,6 +26,10 @@ _MODELS = (
     modeling_qwen3_vl.Qwen3VLForConditionalGeneration,
 )
 _LAYERS = (modeling_qwen2_5_vl.Qwen2_5_VLDecoderLayer, modeling_qwen3_vl.Qwen3VLTextDecoderLayer)
+
+
+Shared = tuple[tuple[tuple[torch.Tensor, torch.Tensor], ...], torch.Tensor | None]
+"""Keys and values (1, G, S, D) of each layer, and the rows that look at them before their own; ``None`` = all rows."""
 
 
 class Decoder:
@@ -47,6 +52,7 @@ class Decoder:
         positions_B: torch.Tensor,
         cache: DynamicCache,
         mask_BT: torch.Tensor | None = None,
+        shared: Sequence[Shared] = (),
     ) -> torch.Tensor:
         """Return the logits (B, V) that follow one more token of each row, and put its keys and values in the cache.
 
@@ -55,6 +61,7 @@ class Decoder:
             positions_B: Their positions, on all three axes.
             cache: What came before.
             mask_BT: 0 at columns of the cache, the new one included, that a row must not look at; ``None`` = none.
+            shared: What rows have in common before the cache; no row, or every row in one of them.
         """
         hidden_BH = self.embed(ids_B)
         angles = self._angles(hidden_BH, positions_B)
@@ -75,9 +82,15 @@ class Decoder:
             keys, values = cache.update(key[:, :, None], value[:, :, None], index)
             # The queries of one key head stand side by side, as if they were tokens: nothing has to be repeated.
             asked_BGRD = query.unflatten(1, (keys.shape[1], -1))
-            mixed = F.scaled_dot_product_attention(
-                asked_BGRD, keys, values, attn_mask=bias, scale=attention.scaling
-            )
+            if shared:
+                asked_BGRD = asked_BGRD * attention.scaling
+                mixed = _look_at_both(
+                    asked_BGRD, keys, values, bias, [(one[index], rows) for one, rows in shared]
+                )
+            else:
+                mixed = F.scaled_dot_product_attention(
+                    asked_BGRD, keys, values, attn_mask=bias, scale=attention.scaling
+                )
             hidden_BH = hidden_BH + attention.o_proj(mixed.flatten(1))
             normal_BH = _norm(hidden_BH, layer.post_attention_layernorm)
             gate = mlp.act_fn(mlp.gate_proj(normal_BH))
@@ -105,6 +118,34 @@ def _head_norms(attention: Any) -> torch.Tensor | None:
             attention.k_norm.weight.expand(keys, -1),
         )
     )
+
+
+def _look_at_both(
+    asked_BGRD: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    bias: torch.Tensor | None,
+    shared: Sequence[tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor | None]],
+) -> torch.Tensor:
+    """Attend to shared keys, one product for all their rows, and to the rows' own; (B, G, R, D)."""
+    scores = asked_BGRD @ keys.transpose(2, 3)
+    if bias is not None:
+        scores = scores + bias
+    found = torch.empty_like(asked_BGRD)
+    for (common_1GSD, worth_1GSD), rows in shared:
+        asked, own, own_values = (
+            item if rows is None else item[rows] for item in (asked_BGRD, scores, values)
+        )
+        flat_GMD = asked.transpose(0, 1).flatten(1, 2)
+        before = (flat_GMD @ common_1GSD[0].transpose(1, 2)).unflatten(1, asked.shape[0:3:2]).transpose(0, 1)
+        weights = torch.cat((before, own), -1).softmax(-1, dtype=torch.float32).to(own.dtype)
+        left, right = weights.split((before.shape[-1], own.shape[-1]), -1)
+        seen = (left.transpose(0, 1).flatten(1, 2) @ worth_1GSD[0]).unflatten(1, asked.shape[0:3:2])
+        mixed = seen.transpose(0, 1) + right @ own_values
+        if rows is None:
+            return mixed
+        found[rows] = mixed
+    return found
 
 
 def can_decode(model: PreTrainedModel) -> bool:

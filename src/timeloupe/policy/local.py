@@ -16,17 +16,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from transformers import DynamicCache
 
 from timeloupe.errors import ConfigError, boundary
-from timeloupe.model.cache import make_cache
 from timeloupe.model.decoder import Decoder, can_decode
-from timeloupe.model.episode import TokenEpisode, same_clips
-from timeloupe.model.expand import expand, expanded_length
+from timeloupe.model.episode import TokenEpisode
+from timeloupe.model.expand import expanded_length
 from timeloupe.model.load import LoadedModel
 from timeloupe.model.render import render
 from timeloupe.policy.base import GenerationRequest
-from timeloupe.policy.prefix_memory import Prefix, PrefixMemory, rest_of
+from timeloupe.policy.prefix_memory import Prefix, PrefixMemory
+from timeloupe.policy.reading import read
 from timeloupe.policy.sampling import choose
 from timeloupe.prompt.frames_as_images import DEFAULT_TIME_FORMAT, check_time_format, frames_as_images
 from timeloupe.trajectory import Generation, Usage
@@ -198,100 +197,13 @@ def _num_known(episode: TokenEpisode, request: GenerationRequest) -> int:
     return found
 
 
-@dataclass
-class _State:
-    """Rows that are being decoded: B rows, T columns of the cache, left padding included."""
-
-    cache: DynamicCache
-    mask_BT: torch.Tensor
-    next_position_B: torch.Tensor
-    logits_BV: torch.Tensor
-    padded: bool
-    num_read: int
-
-    def select(self, rows: torch.Tensor) -> None:
-        """Go on with these rows only, in this order; the logits are those of the next step anyway."""
-        self.cache.batch_select_indices(rows)
-        self.mask_BT, self.next_position_B = self.mask_BT[rows], self.next_position_B[rows]
-
-    def prefix(self, row: int, job: _Job) -> Prefix:
-        """Return what is known of one row whose turn ended."""
-        columns = self.mask_BT[row].nonzero()[:, 0]
-        caches: Any = self.cache.layers
-        kept = tuple(
-            (
-                one.keys[row : row + 1].index_select(2, columns),
-                one.values[row : row + 1].index_select(2, columns),
-            )
-            for one in caches
-        )
-        ids = (*job.episode.token_ids, *job.ids[:-1])
-        return Prefix(ids, job.episode.clips, kept, int(self.next_position_B[row]))
-
-
-def _read(jobs: Sequence[_Job], loaded: LoadedModel) -> _State:
-    """Return the state of the jobs before their first token: prompts that are equal are read once."""
-    prompts: list[_Job] = []
-    prompt_of: list[int] = []
-    for job in jobs:
-        same = (
-            index for index, prompt in enumerate(prompts)
-            if job.prefix is None and prompt.episode.token_ids == job.episode.token_ids
-            and same_clips(prompt.episode.clips, job.episode.clips)
-        )  # fmt: skip
-        prompt_of.append(next(same, len(prompts)))
-        if prompt_of[-1] == len(prompts):
-            prompts.append(job)
-    prefixes = [prompt.prefix for prompt in prompts if prompt.prefix is not None]
-    episodes = [
-        prompt.episode if prompt.prefix is None else rest_of(prompt.episode, prompt.prefix)
-        for prompt in prompts
-    ]
-    batch = expand(episodes, loaded.layout, pad_side="left").to(loaded.device)
-    cache = make_cache(loaded.model.config.get_text_config())
-    mask_BT, position_ids_3BT = batch.attention_mask_BT, batch.position_ids_3BT
-    if prefixes:
-        mask_BT = torch.cat([_restore(cache, prefixes, loaded.device), mask_BT], 1)
-        first_B = torch.tensor([prefix.next_position for prefix in prefixes], device=loaded.device)
-        position_ids_3BT = position_ids_3BT + first_B[None, :, None]
-    inputs = batch.model_inputs() | {"attention_mask": mask_BT, "position_ids": position_ids_3BT}
-    out = loaded.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    state = _State(
-        cache, mask_BT, position_ids_3BT.amax(dim=(0, 2)) + 1, out.logits[:, -1],
-        padded=not bool(mask_BT.all()), num_read=int(batch.attention_mask_BT.sum()),
-    )  # fmt: skip
-    if len(prompts) < len(jobs):
-        rows = torch.tensor(prompt_of, device=loaded.device)
-        state.select(rows)
-        state.logits_BV = state.logits_BV.index_select(0, rows)
-    return state
-
-
-def _restore(cache: DynamicCache, prefixes: Sequence[Prefix], device: torch.device) -> torch.Tensor:
-    """Fill an empty cache with prefixes, padded on the left; return the mask of its columns, int64 (B, T)."""
-    width = max(prefix.num_tokens for prefix in prefixes)
-    mask_BT = torch.zeros(len(prefixes), width, dtype=torch.int64, device=device)
-    for row, prefix in enumerate(prefixes):
-        mask_BT[row, width - prefix.num_tokens :] = 1
-    for index in range(len(prefixes[0].layers)):
-        joined = []
-        for part in (0, 1):
-            sample = prefixes[0].layers[index][part]
-            full = sample.new_zeros(len(prefixes), sample.shape[1], width, sample.shape[3])
-            for row, prefix in enumerate(prefixes):
-                full[row, :, width - prefix.num_tokens :] = prefix.layers[index][part][0]
-            joined.append(full)
-        cache.update(joined[0], joined[1], index)
-    return mask_BT
-
-
 def _decode(
     jobs: Sequence[_Job], loaded: LoadedModel, banned_V: torch.Tensor, start: float, memory: PrefixMemory
 ) -> int:
     """Fill ``ids``, ``logprobs``, ``finish`` and ``seconds`` of the jobs; return the prompt tokens computed."""
     model, device = loaded.model, loaded.device
     decoder = Decoder(model) if can_decode(model) else None
-    state = _read(jobs, loaded)
+    state = read([job.episode for job in jobs], [job.prefix for job in jobs], loaded)
     uniform = [_uniform(job.request) for job in jobs]
     active = list(range(len(jobs)))
     for step in range(max(job.request.sampling.max_new_tokens for job in jobs)):
@@ -304,19 +216,18 @@ def _decode(
         if memory.max_bytes:
             for row, index in enumerate(active):
                 if jobs[index].finish is not None:
-                    memory.keep(state.prefix(row, jobs[index]))
+                    memory.keep(state.prefix(row, jobs[index].episode, jobs[index].ids))
         alive = [row for row, index in enumerate(active) if jobs[index].finish is None]
         if not alive:
             break
         if len(alive) < len(active):
-            kept = torch.tensor(alive, device=device)
-            state.select(kept)
-            ids_B = ids_B[kept]
+            state.select(alive)
+            ids_B = ids_B[torch.tensor(alive, device=device)]
             active = [active[row] for row in alive]
         state.mask_BT = torch.nn.functional.pad(state.mask_BT, (0, 1), value=1)
         mask_BT = state.mask_BT if state.padded else None
         if decoder is not None:
-            state.logits_BV = decoder.step(ids_B, state.next_position_B, state.cache, mask_BT)
+            state.logits_BV = decoder.step(ids_B, state.next_position_B, state.cache, mask_BT, state.shared)
         else:
             out = model(
                 input_ids=ids_B[:, None], past_key_values=state.cache, attention_mask=mask_BT,

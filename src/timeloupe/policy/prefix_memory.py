@@ -9,13 +9,23 @@ Shapes: H heads, T positions, D head size.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 
 import torch
 
 from timeloupe.errors import boundary
 from timeloupe.model.episode import Clip, TokenEpisode, same_clips
+
+Layers = tuple[tuple[torch.Tensor, torch.Tensor], ...]
+"""Keys and values of each layer, (1, H, T, D) each, without padding; empty = no positions."""
+
+
+@dataclass(frozen=True, eq=False)
+class SharedKeys:
+    """What several episodes begin with, once for all of them."""
+
+    layers: Layers
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,31 +35,37 @@ class Prefix:
     Attributes:
         token_ids: Unexpanded ids that the model was shown.
         clips: Their clips.
-        layers: Keys and values of each layer, (1, H, T, D) each, without padding.
+        layers: Its keys and values beyond the shared ones.
         next_position: Position of the token that follows, on all three axes.
+        shared: What came before ``layers``, if that is kept once for several episodes.
     """
 
     token_ids: tuple[int, ...]
     clips: tuple[Clip, ...]
-    layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+    layers: Layers
     next_position: int
+    shared: SharedKeys | None = None
 
-    @property
-    def num_tokens(self) -> int:
-        """Expanded tokens."""
-        return self.layers[0][0].shape[2]
+    def all_layers(self) -> Layers:
+        """Return keys and values of everything, shared or not."""
+        if self.shared is None or not self.layers:
+            return self.layers if self.shared is None else self.shared.layers
+        return tuple(
+            (torch.cat((shared[0], own[0]), 2), torch.cat((shared[1], own[1]), 2))
+            for shared, own in zip(self.shared.layers, self.layers, strict=True)
+        )
 
-    @property
-    def num_bytes(self) -> int:
-        """Memory of keys and values."""
-        return sum(tensor.numel() * tensor.element_size() for layer in self.layers for tensor in layer)
+
+def num_bytes(layers: Layers) -> int:
+    """Return the memory of keys and values."""
+    return sum(tensor.numel() * tensor.element_size() for layer in layers for tensor in layer)
 
 
 class PrefixMemory:
     """Prefixes by their tokens and clips, the oldest forgotten first.
 
     Args:
-        max_bytes: Bound of all keys and values; 0 keeps nothing.
+        max_bytes: Bound of all keys and values, shared ones counted once; 0 keeps nothing.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -59,6 +75,7 @@ class PrefixMemory:
         self.num_bytes = 0
         self._entries: OrderedDict[int, Prefix] = OrderedDict()
         self._by_ids: dict[tuple[int, ...], list[int]] = {}
+        self._sharers: Counter[int] = Counter()
         self._next = 0
 
     def __len__(self) -> int:
@@ -66,11 +83,16 @@ class PrefixMemory:
 
     def keep(self, prefix: Prefix) -> None:
         """Add an entry, and forget the oldest ones until all fit; one that is too large alone is not kept."""
-        if prefix.num_bytes > self.max_bytes:
+        alone = num_bytes(prefix.layers) + (num_bytes(prefix.shared.layers) if prefix.shared else 0)
+        if alone > self.max_bytes:
             return
         self._entries[self._next] = prefix
         self._by_ids.setdefault(prefix.token_ids, []).append(self._next)
-        self.num_bytes += prefix.num_bytes
+        self.num_bytes += num_bytes(prefix.layers)
+        if prefix.shared is not None:
+            self._sharers[id(prefix.shared)] += 1
+            if self._sharers[id(prefix.shared)] == 1:
+                self.num_bytes += num_bytes(prefix.shared.layers)
         self._next += 1
         while self.num_bytes > self.max_bytes:
             self._remove(next(iter(self._entries)))
@@ -89,6 +111,7 @@ class PrefixMemory:
         """Drop everything."""
         self._entries.clear()
         self._by_ids.clear()
+        self._sharers.clear()
         self.num_bytes = 0
 
     def _remove(self, number: int) -> None:
@@ -97,7 +120,11 @@ class PrefixMemory:
         same.remove(number)
         if not same:
             del self._by_ids[prefix.token_ids]
-        self.num_bytes -= prefix.num_bytes
+        self.num_bytes -= num_bytes(prefix.layers)
+        if prefix.shared is not None:
+            self._sharers[id(prefix.shared)] -= 1
+            if not self._sharers[id(prefix.shared)]:
+                self.num_bytes -= num_bytes(prefix.shared.layers)
 
 
 def rest_of(episode: TokenEpisode, prefix: Prefix) -> TokenEpisode:
