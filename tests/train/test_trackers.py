@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -157,3 +158,24 @@ def wandb_history(folder: Path) -> tuple[list[tuple[int, float]], set[str]]:
             if record.WhichOneof("record_type") == "run":
                 ids.add(record.run.run_id)
     return found, ids
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_trackio_keeps_one_run_and_each_step_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if importlib.util.find_spec("trackio") is None:
+        pytest.skip("trackio is not installed")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "store"))  # read when it is first imported
+    (tmp_path / "run").mkdir()
+    for steps in ((0, 1), (1, 2)):
+        opened = Trackers(["trackio"], tmp_path / "run", {"lr": 1.0})
+        for row in rows(*steps):
+            opened(row)
+        opened.close()
+    assert capsys.readouterr().out == ""
+    with sqlite3.connect(tmp_path / "store" / f"{trackers.PROJECT}.db") as store:
+        found = store.execute("SELECT run_name, step, metrics FROM metrics ORDER BY step").fetchall()
+    assert [(step, json.loads(text)["reward"]) for _, step, text in found] == [(0, 0), (1, 0.25), (2, 0.5)]
+    assert len({name for name, _, _ in found}) == 1

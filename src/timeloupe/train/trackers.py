@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -76,20 +78,22 @@ class _Wandb:
 
 
 class _Trackio:
-    """A run of project ``timeloupe`` in trackio's local store."""
+    """A run of project ``timeloupe`` in trackio's local store. It talks on stdout, which is not ours to fill."""
 
     def __init__(self, folder: Path, run_id: str, config: Mapping[str, Any], first_step: int) -> None:
         import trackio  # type: ignore[import-not-found]
 
-        self.run: Any = trackio.init(
-            project=PROJECT, name=f"{folder.name}-{run_id}", config=dict(config), resume="allow"
-        )
+        with redirect_stdout(sys.stderr):
+            self.run: Any = trackio.init(
+                project=PROJECT, name=f"{folder.name}-{run_id}", config=dict(config), resume="allow"
+            )
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         self.run.log(dict(figures), step=step)
 
     def close(self) -> None:
-        self.run.finish()
+        with redirect_stdout(sys.stderr):
+            self.run.finish()
 
 
 TRACKERS: dict[str, Callable[[Path, str, Mapping[str, Any], int], Tracker]] = {
