@@ -43,7 +43,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from museg_figures import PHASES, TEMPERATURES, VARIANTS, collect, figures_of, plot, runs_of, sentences
+from museg_figures import (
+    PHASES,
+    TEMPERATURES,
+    VARIANTS,
+    beside_single_data,
+    collect,
+    figures_of,
+    plot,
+    runs_of,
+    sentences,
+)
 
 if TYPE_CHECKING:
     from timeloupe.trajectory import Example, Trajectory
@@ -307,7 +317,10 @@ def main() -> None:
     table = collect(work, arguments.seeds)
     for name, row in table.items():
         print(name, row)
-    said = sentences(work, arguments.seeds)
+    said = [
+        *sentences(work, arguments.seeds), beside_single_data(work, arguments.seeds),
+        *(f"At temperature 1: {one}" for one in sentences(work, arguments.seeds, 1.0)),
+    ]  # fmt: skip
     print("\n".join(said))
     plot(table, (ROOT / "docs" if arguments.record else work) / "ablation_museg.png")
     if arguments.record:

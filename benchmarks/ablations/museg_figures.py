@@ -128,6 +128,18 @@ def sentences(work: Path, seeds: Sequence[int], temperature: float = 0.0) -> lis
     return found
 
 
+def beside_single_data(work: Path, seeds: Sequence[int], temperature: float = 0.0) -> str:
+    """Return how the runs on questions of both kinds stand to ``single_data`` of their seeds; not a planned test."""
+    wins: dict[str, list[bool]] = {"multi_f1": [], "multi_set_iou": []}
+    for seed in seeds:
+        single = read_figures(work, [seed], "single_data", temperature)
+        others = [row for name in VARIANTS[:-1] for row in read_figures(work, [seed], name, temperature)]
+        for figure, found in wins.items():
+            found += [row[figure] > single[0][figure] for row in others if single]
+    said = ", ".join(f"{figure} in {sum(found)} of {len(found)}" for figure, found in wins.items())
+    return f"Runs on both kinds of questions above single_data of the same seed (not a planned test): {said}."
+
+
 PANELS = {
     "multi_f1": "every moment: F1", "multi_set_iou": "every moment: IoU of sets",
     "multi_extra": "every moment: named less true", "single_iou": "one moment: mIoU",

@@ -188,6 +188,9 @@ def test_sentences_say_reproduced_only_where_all_seeds_agree(tables: ModuleType,
     assert "does not reproduce" in said[2]
     assert "cannot be told" in said[3] and "cannot be told" in said[4]
     assert tables.sentences(tmp_path, [0, 1, 2, 3]) == [], "a seed that is missing leaves no verdict"
+    # Only always in seed 0 has no more than single_data: both 0.4.
+    beside = tables.beside_single_data(tmp_path, [0, 1, 2])
+    assert "multi_f1 in 11 of 12" in beside, beside
 
 
 def test_the_table_and_its_plot(tables: ModuleType, tmp_path: Path) -> None:
