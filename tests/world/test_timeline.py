@@ -16,7 +16,7 @@ from timeloupe.reward.taro import read_window, score_format
 from timeloupe.video.sampling import skim_times
 from timeloupe.world.script import ScriptSettings, make_script
 from timeloupe.world.teacher import make_question, whole_seconds
-from timeloupe.world.timeline import grounding_reply, neighbour_question, some_lines, timeline
+from timeloupe.world.timeline import grounding_reply, some_lines, timeline
 
 SHORT = ScriptSettings(min_seconds=60, max_seconds=100)
 LINE = re.compile(r"(\d+)s to (\d+)s (\w+) (\w+)")
@@ -57,7 +57,9 @@ def test_replies_are_read_by_the_protocol_and_by_the_reward(index: int, timed: b
     script = make_script(3, index, SHORT)
     question = make_question(script, "grounding", 0)
     times = skim_times(script.duration_seconds, fps=2.0, max_frames=24)
-    lines = some_lines(timeline(script, times), np.random.default_rng(index)) if timed else ()
+    whole, asked = timeline(script, times), timeline(script, times, question)
+    assert set(asked) <= set(whole) and 1 <= len(asked) <= 2
+    lines = some_lines(whole, np.random.default_rng(index)) if timed else ()
     text = grounding_reply(script, question, times, lines)
     answer = parse_reply(text, PROTOCOLS["small"]).answer
     assert answer is not None and score_format(text) == 1
@@ -65,18 +67,6 @@ def test_replies_are_read_by_the_protocol_and_by_the_reward(index: int, timed: b
     assert read_window(text) == (found.start_seconds, found.end_seconds)
     assert tiou(found, question.event.segment) > 0
     assert all(line in text for line in lines)
-
-
-@given(index=st.integers(0, 300), side=st.sampled_from(["before", "after"]))
-def test_the_neighbour_of_an_event_is_the_next_in_time(index: int, side: str) -> None:
-    script = make_script(3, index, SHORT)
-    ordered = sorted(script.events, key=lambda event: event.segment.start_seconds)
-    found = [neighbour_question(script, event, side) for event in ordered]  # type: ignore[arg-type]
-    step = 1 if side == "after" else -1
-    assert found[0 if step < 0 else -1] is None and sum(one is None for one in found) == 1
-    for place, one in enumerate(found):
-        if one is not None:
-            assert one.event is ordered[place + step] and f" {side} the {ordered[place].shape} in" in one.text
 
 
 def test_a_line_is_nine_tokens_of_the_small_model() -> None:

@@ -36,6 +36,7 @@ from timeloupe.train.grpo_recipe import ExplorationPart, GrpoRecipe
 from timeloupe.trajectory import Example, Trajectory
 from timeloupe.video.sampling import skim_times
 from timeloupe.world.encode import plan_videos
+from timeloupe.world.teacher import question_of
 from timeloupe.world.timeline import timeline
 
 Captions = Mapping[str, tuple[str, ...]]
@@ -169,7 +170,9 @@ def read_captions(path: str | Path, examples: Sequence[Example]) -> dict[str, tu
 
 
 def world_captions(plan: Mapping[str, Any], settings: EpisodeSettings) -> dict[str, tuple[str, ...]]:
-    """Return the timeline of the first view of every example of a world, in the words of the small model.
+    """Return captions of the first view for every example of a world, in the words of the small model.
+
+    They are the lines of the timeline that are about the asked scene and event.
 
     Args:
         plan: Arguments of ``plan_videos`` but for the folder.
@@ -182,8 +185,8 @@ def world_captions(plan: Mapping[str, Any], settings: EpisodeSettings) -> dict[s
         wanted = skim_times(end - start, fps=settings.skim_fps, max_frames=settings.skim_frames)
         # As the reader has it: what is displayed at a time is the frame that began last.
         shown = [math.floor((start + time) * script.fps + 1e-6) / script.fps for time in wanted]
-        lines = tuple(timeline(script, shown))
-        found |= {example.id: lines for example in video.examples}
+        for example in video.examples:
+            found[example.id] = tuple(timeline(script, shown, question_of(script, example)))
     return found
 
 

@@ -198,7 +198,6 @@ class TimelineStage(RowStage):
         skim_frames: Frames that are shown.
         captions: Share of rows that ask for the timeline first.
         timed: Share of the others whose thought holds lines of it.
-        neighbours: Share of questions about the event before or after another.
     """
 
     kind: Literal["timeline"]
@@ -208,7 +207,6 @@ class TimelineStage(RowStage):
     skim_frames: int = Field(24, ge=2)
     captions: float = Field(0.5, ge=0, le=1)
     timed: float = Field(0.05, ge=0, le=1)
-    neighbours: float = Field(0.0, ge=0, le=1)
 
     @field_validator("world_seed")
     @classmethod

@@ -222,7 +222,7 @@ def _row_source(
         chosen = loaded.layout.details.get("episode", {}) | {"skim_frames": stage.skim_frames}
         videos = ScriptSettings(min_seconds=stage.min_seconds, max_seconds=stage.max_seconds)
         return TimelineRows(
-            stage.world_seed, EpisodeSettings(**chosen), stage.captions, stage.timed, stage.neighbours,
+            stage.world_seed, EpisodeSettings(**chosen), stage.captions, stage.timed,
             script_settings=videos,
         ).pool  # fmt: skip
     assert isinstance(stage, TrajectoryStage)

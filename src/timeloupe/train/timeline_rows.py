@@ -4,10 +4,9 @@ What reinforcement learning starts from there: three kinds of rows, all without 
 of the frames.
 
 1. Grounding with a bare thought: ``<think>Found.</think><answer>12s to 40s</answer>``.
-2. Grounding with a part of the timeline in the thought, rare: the model can reason so, and seldom does.
-3. Grounding with the whole timeline in the thought, where the question asks for it.
-
-A share of the questions is about the event before or after the one that is named.
+2. Grounding with a part of the timeline of the asked scene and event in the thought, rare: the model can reason so,
+   and seldom does.
+3. Grounding with both lines of that timeline in the thought, where the question asks for it.
 
 Rows of a pool depend on ``(stage seed, pool index)`` only.
 """
@@ -26,12 +25,11 @@ from timeloupe.train.rows import TrainRow, assistant
 from timeloupe.train.world_rows import QUESTIONS_PER_VIDEO, RenderedReader
 from timeloupe.trajectory import FrameRef
 from timeloupe.video.sampling import skim_times
-from timeloupe.world.script import ScriptSettings, WorldScript, generator, make_script, training_seed
-from timeloupe.world.teacher import WorldQuestion, make_question, to_example
+from timeloupe.world.script import ScriptSettings, generator, make_script, training_seed
+from timeloupe.world.teacher import make_question, to_example
 from timeloupe.world.timeline import (
     TIMELINE_QUESTION,
     grounding_reply,
-    neighbour_question,
     some_lines,
     timeline,
 )
@@ -46,7 +44,6 @@ class TimelineRows:
         settings: Episode settings that the model will be used with.
         captions: Share of rows that ask for the timeline first, in [0, 1].
         timed: Share of the others whose thought holds lines of the timeline, in [0, 1].
-        neighbours: Share of questions about the event before or after another, as far as there is one, in [0, 1].
         protocol: Prompt protocol.
         script_settings: Kind of videos.
     """
@@ -55,7 +52,6 @@ class TimelineRows:
     settings: EpisodeSettings
     captions: float
     timed: float
-    neighbours: float = 0.0
     protocol: Protocol = PROTOCOLS["small"]
     script_settings: ScriptSettings = field(default_factory=ScriptSettings)
 
@@ -80,8 +76,8 @@ class TimelineRows:
         assert size is not None, "world rows need a fixed frame size"
         for number in range(QUESTIONS_PER_VIDEO):
             frames = reader.read(times, size)
-            question = self._question(script, number, random)
-            lines: Sequence[str] = timeline(script, frames.at_seconds)
+            question = make_question(script, "grounding", number)
+            lines: Sequence[str] = timeline(script, frames.at_seconds, question)
             asked = random.random() < self.captions
             if not asked:
                 lines = some_lines(lines, random) if random.random() < self.timed else ()
@@ -95,10 +91,3 @@ class TimelineRows:
             )  # fmt: skip
             prompt = first_messages(example, skim, self.protocol, tools=False)
             yield TrainRow((*prompt, assistant(reply)), (frames.pixels,))
-
-    def _question(self, script: WorldScript, number: int, random: np.random.Generator) -> WorldQuestion:
-        plain = make_question(script, "grounding", number)
-        if random.random() >= self.neighbours:
-            return plain
-        side = "after" if random.random() < 0.5 else "before"
-        return neighbour_question(script, plain.event, side) or plain

@@ -14,22 +14,30 @@ no frame carries.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
 from timeloupe.trajectory import Segment
-from timeloupe.world.script import Event, WorldScript
+from timeloupe.world.script import WorldScript
 from timeloupe.world.teacher import WorldQuestion, bracket
 
 TIMELINE_QUESTION = "What is visible when?"
-"""Asks for the whole timeline, before another question."""
+"""Asks for a timeline, before another question."""
 
 
-def timeline(script: WorldScript, times: Sequence[float]) -> list[str]:
-    """Return the lines that an observer of the frames at ``times`` (seconds, ascending) writes; at least one."""
-    named: list[tuple[Segment, str]] = [(scene.segment, f"{scene.colour} scene") for scene in script.scenes]
-    for event in script.events:
+def timeline(script: WorldScript, times: Sequence[float], question: WorldQuestion | None = None) -> list[str]:
+    """Return the lines that an observer of the frames writes.
+
+    Args:
+        script: The video.
+        times: Of the frames that are seen, seconds, ascending.
+        question: Write only of the scene and the event that it asks about, which may both be unseen.
+    """
+    named: list[tuple[Segment, str]] = []
+    for index, scene in enumerate(script.scenes):
+        if question is None or question.event.scene_index == index:
+            named.append((scene.segment, f"{scene.colour} scene"))
+    for event in script.events if question is None else (question.event,):
         named.append((event.segment, f"{script.scenes[event.scene_index].colour} {event.shape}"))
     found: list[tuple[int, int, str]] = []
     for segment, words in named:
@@ -38,22 +46,6 @@ def timeline(script: WorldScript, times: Sequence[float]) -> list[str]:
             found.append((*bracket(times, inside), words))
     found.sort(key=lambda one: (one[0], -one[1]))
     return [f"{write_window(start, end)} {words}" for start, end, words in found]
-
-
-def neighbour_question(
-    script: WorldScript, event: Event, side: Literal["before", "after"]
-) -> WorldQuestion | None:
-    """Ask for the event before or after another one, in the order of the video; ``None`` where there is none.
-
-    To answer it one has to find the event that is named, and then the next one: two steps, where naming times helps.
-    """
-    ordered = sorted(script.events, key=lambda one: one.segment.start_seconds)
-    place = ordered.index(event) + (1 if side == "after" else -1)
-    if not 0 <= place < len(ordered):
-        return None
-    colour = script.scenes[event.scene_index].colour
-    text = f"What appears {side} the {event.shape} in the {colour} scene? When?"
-    return WorldQuestion(ordered[place], "grounding", text)
 
 
 def grounding_reply(
