@@ -9,12 +9,12 @@ The design, fixed before any figure of a variant was scored:
    (IoU >= .7 in two thirds of the questions, so that the gate of the bonus can open); one who guesses the middle of
    each gap has .83.
 2. **Base**, one for all seeds (``recipes/sft/taro-small.toml``): the embedded model after 70 steps on replies of that
-   observer. Where the question asks for it, in 60 % of its rows, the thought first says when the asked scene and event
-   can be seen (``12s to 40s red scene``, a line each). Of the others one in twenty has one or both lines; the rest say
-   "Found.": it can reason with times, and seldom does so unasked, like the models that the paper starts from. It grounds
-   equally well either way under greedy decoding, .73, which leaves little room there; sampled it has .63 unasked and .46
-   asked. (An earlier base wrote the timeline of the whole video. It learnt the form and not the sight: 1 % of its lines
-   were about right, so nothing could be learnt from it, and one run from it was thrown away.)
+   observer. Where the question asks for it, in 60 % of its rows, the thought first says when the asked scene and
+   event can be seen (``12s to 40s red scene``, a line each). Of the others one in twenty has one or both lines; the
+   rest say "Found.": it can reason with times, and seldom does so unasked, like the models that the paper starts
+   from. It grounds equally well either way under greedy decoding, .73, which leaves little room there; sampled it has
+   .63 unasked and .46 asked. (An earlier base wrote the timeline of the whole video. It learnt the form and not the
+   sight: 1 % of its lines were about right, so nothing could be learnt from it, and one run from it was thrown away.)
 3. From the base, per seed (which draws the order of the questions, the roll-outs and the captions; the spread
    understates that of whole trainings), STEPS steps of GRPO on 120 questions about 60 other videos, 4 questions x 8
    roll-outs a step, temperature 1, reward format + tIoU with boundary factors, loss, clip and KL as in the release, the
@@ -27,8 +27,8 @@ The design, fixed before any figure of a variant was scored:
    - ``warm_bonus``: both; this is TaRO
 4. **Scored** on 80 questions about 40 held-out videos, greedily, as in the paper, and at temperature 1: mIoU, R@.5,
    R@.7; the share of thoughts that name a time; lines per thought, and the share of them that is about right (an
-   observer has one with these words and IoU >= .5); the mean drop of the thoughts. Every CURVE_EVERY steps, greedily, on
-   one question per video, for the curves.
+   observer has one with these words and IoU >= .5); the mean drop of the thoughts. Every CURVE_EVERY steps, greedily,
+   on one question per video, for the curves.
 
 Two in three constructed thoughts hold the answer, as the paper's often do. A claim is said to be reproduced
 only if it holds in every seed under greedy decoding, and not to be if it fails in every seed. The script can be
