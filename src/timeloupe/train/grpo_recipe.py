@@ -97,7 +97,7 @@ class ExplorationPart(RecipePart):
     """TaRO's constructive exploration: roll-outs whose thought begins with captions (``train.exploration``).
 
     Attributes:
-        captions: JSONL file of captions; needed unless the data is the world, whose own timeline is the default.
+        captions: JSONL file of captions; needed unless the data is the world, which has its own.
         until: Share of the run's steps that is the warm-up, from its start.
         epochs: The warm-up in passes over the examples instead.
         probability: Of a roll-out to be constructed while the warm-up lasts.
