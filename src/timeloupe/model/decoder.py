@@ -20,16 +20,13 @@ from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl
 from transformers.models.qwen3_vl import modeling_qwen3_vl
 
 from timeloupe.model.packing import ATTENTION
+from timeloupe.model.shared_keys import Shared, attend
 
 _MODELS = (
     modeling_qwen2_5_vl.Qwen2_5_VLForConditionalGeneration,
     modeling_qwen3_vl.Qwen3VLForConditionalGeneration,
 )
 _LAYERS = (modeling_qwen2_5_vl.Qwen2_5_VLDecoderLayer, modeling_qwen3_vl.Qwen3VLTextDecoderLayer)
-
-
-Shared = tuple[tuple[tuple[torch.Tensor, torch.Tensor], ...], torch.Tensor | None]
-"""Keys and values (1, G, S, D) of each layer, and the rows that look at them before their own; ``None`` = all rows."""
 
 
 class Decoder:
@@ -80,14 +77,11 @@ class Decoder:
             both = _turn(both, *angles)
             query, key = both[:, : -value.shape[1]], both[:, -value.shape[1] :]
             keys, values = cache.update(key[:, :, None], value[:, :, None], index)
-            # The queries of one key head stand side by side, as if they were tokens: nothing has to be repeated.
-            asked_BGRD = query.unflatten(1, (keys.shape[1], -1))
             if shared:
-                asked_BGRD = asked_BGRD * attention.scaling
-                mixed = _look_at_both(
-                    asked_BGRD, keys, values, bias, [(one[index], rows) for one, rows in shared]
-                )
+                mixed = attend(query[:, :, None], keys, values, bias, shared, index, attention.scaling)
             else:
+                # The queries of one key head stand side by side, as if they were tokens: nothing has to be repeated.
+                asked_BGRD = query.unflatten(1, (keys.shape[1], -1))
                 mixed = F.scaled_dot_product_attention(
                     asked_BGRD, keys, values, attn_mask=bias, scale=attention.scaling
                 )
@@ -118,34 +112,6 @@ def _head_norms(attention: Any) -> torch.Tensor | None:
             attention.k_norm.weight.expand(keys, -1),
         )
     )
-
-
-def _look_at_both(
-    asked_BGRD: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    bias: torch.Tensor | None,
-    shared: Sequence[tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor | None]],
-) -> torch.Tensor:
-    """Attend to shared keys, one product for all their rows, and to the rows' own; (B, G, R, D)."""
-    scores = asked_BGRD @ keys.transpose(2, 3)
-    if bias is not None:
-        scores = scores + bias
-    found = torch.empty_like(asked_BGRD)
-    for (common_1GSD, worth_1GSD), rows in shared:
-        asked, own, own_values = (
-            item if rows is None else item[rows] for item in (asked_BGRD, scores, values)
-        )
-        flat_GMD = asked.transpose(0, 1).flatten(1, 2)
-        before = (flat_GMD @ common_1GSD[0].transpose(1, 2)).unflatten(1, asked.shape[0:3:2]).transpose(0, 1)
-        weights = torch.cat((before, own), -1).softmax(-1, dtype=torch.float32).to(own.dtype)
-        left, right = weights.split((before.shape[-1], own.shape[-1]), -1)
-        seen = (left.transpose(0, 1).flatten(1, 2) @ worth_1GSD[0]).unflatten(1, asked.shape[0:3:2])
-        mixed = seen.transpose(0, 1) + right @ own_values
-        if rows is None:
-            return mixed
-        found[rows] = mixed
-    return found
 
 
 def can_decode(model: PreTrainedModel) -> bool:

@@ -29,6 +29,7 @@ from timeloupe.model.episode import Clip, TokenEpisode, same_clips
 from timeloupe.model.expand import ModelBatch, clip_pixels, expand
 from timeloupe.model.forward import chosen_and_entropy, logits_at
 from timeloupe.model.layout import Layout
+from timeloupe.model.shared_keys import Shared, attend
 
 ATTENTION = "timeloupe_packed"
 """Name under which the library knows the attention of this module; without a pack it is the library's SDPA."""
@@ -251,14 +252,24 @@ def use_packed_attention(model: PreTrainedModel) -> None:
 
 
 def _attention(
-    module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
-    attention_mask: torch.Tensor | None, pack: Pack | None = None, **kwargs: Any,
-) -> tuple[torch.Tensor, None]:  # fmt: skip
-    """Attend as ``Rows`` say: (1, H, N, D) to (1, N, H, D)."""
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    pack: Pack | None = None,
+    shared: Sequence[Shared] = (),
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attend as ``Rows`` say, (1, H, N, D) to (1, N, H, D); or over shared keys first; or as the library does."""
+    if shared:
+        layer: Any = module.layer_idx
+        found = attend(query, key, value, attention_mask, shared, layer, kwargs["scaling"])
+        return found.transpose(1, 2), None
     if pack is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     query_NHD, key_NHD, value_NHD = (item[0].transpose(0, 1).contiguous() for item in (query, key, value))
-    found = []
+    results = []
     for rows in pack.rows:
         asked, looked, taken = (
             item.index_select(0, index.flatten()).unflatten(0, index.shape).transpose(1, 2)
@@ -270,8 +281,8 @@ def _attention(
         )
         mask = None if rows.mask_R1QK is None else rows.mask_R1QK.to(asked.dtype)
         mixed, _ = sdpa_attention_forward(module, asked, looked, taken, mask, **kwargs)
-        found.append(mixed.flatten(0, 1))
-    return torch.cat(found).index_select(0, pack.place_N)[None], None
+        results.append(mixed.flatten(0, 1))
+    return torch.cat(results).index_select(0, pack.place_N)[None], None
 
 
 def packed_hidden_states(model: PreTrainedModel, pack: Pack) -> torch.Tensor:

@@ -16,10 +16,12 @@ import torch
 from transformers import DynamicCache
 
 from timeloupe.model.cache import make_cache
-from timeloupe.model.decoder import Shared, can_decode
+from timeloupe.model.decoder import can_decode
 from timeloupe.model.episode import TokenEpisode, same_clips
 from timeloupe.model.expand import expand
 from timeloupe.model.load import LoadedModel
+from timeloupe.model.packing import use_packed_attention
+from timeloupe.model.shared_keys import Shared
 from timeloupe.policy.prefix_memory import Layers, Prefix, SharedKeys, rest_of
 
 SHARE_FROM = 512
@@ -48,7 +50,7 @@ class State:
 
     def __post_init__(self) -> None:
         self.padded = not bool(self.mask_BT.all())
-        self.shared = self._shared()
+        self.shared = shared_groups(self.shared_B, self.mask_BT.device)
 
     def select(self, rows: Sequence[int]) -> None:
         """Go on with these rows only, in this order; the logits are those of the next step anyway."""
@@ -56,18 +58,7 @@ class State:
         self.cache.batch_select_indices(rows_R)
         self.mask_BT, self.next_position_B = self.mask_BT[rows_R], self.next_position_B[rows_R]
         self.shared_B = [self.shared_B[row] for row in rows] if self.shared_B else []
-        self.shared = self._shared()
-
-    def _shared(self) -> list[Shared]:
-        """Return what is shared by whom; rows ``None`` = all of them."""
-        rows_of: dict[int, list[int]] = {}
-        for row, one in enumerate(self.shared_B):
-            rows_of.setdefault(id(one), []).append(row)
-        device = self.mask_BT.device
-        return [
-            (self.shared_B[rows[0]].layers, None if len(rows_of) == 1 else torch.tensor(rows, device=device))
-            for rows in rows_of.values()
-        ]
+        self.shared = shared_groups(self.shared_B, self.mask_BT.device)
 
     def prefix(self, row: int, episode: TokenEpisode, sampled: Sequence[int]) -> Prefix:
         """Return what is known of one row whose turn ended with the tokens ``sampled``."""
@@ -76,6 +67,17 @@ class State:
         ids = (*episode.token_ids, *sampled[:-1])
         position = int(self.next_position_B[row])
         return Prefix(ids, episode.clips, _columns(self.cache, row, columns), position, shared)
+
+
+def shared_groups(shared_B: Sequence[SharedKeys], device: torch.device) -> list[Shared]:
+    """Return what is shared by which rows; ``None`` = by all of them."""
+    rows_of: dict[int, list[int]] = {}
+    for row, one in enumerate(shared_B):
+        rows_of.setdefault(id(one), []).append(row)
+    return [
+        (shared_B[rows[0]].layers, None if len(rows_of) == 1 else torch.tensor(rows, device=device))
+        for rows in rows_of.values()
+    ]
 
 
 def _columns(cache: DynamicCache, row: int, columns: torch.Tensor) -> Layers:
@@ -106,27 +108,28 @@ def read(episodes: Sequence[TokenEpisode], known: Sequence[Prefix | None], loade
     batch = expand(rests, loaded.layout, pad_side="left").to(loaded.device)
     cache = make_cache(loaded.model.config.get_text_config())
     mask_BT, position_ids_3BT = batch.attention_mask_BT, batch.position_ids_3BT
-    num_shared = 0
+    shared_B: list[SharedKeys] = []
+    extra: dict[str, Any] = {}
     if prefixes:
-        before_BT, num_shared = _restore(cache, prefixes, loaded.device)
+        shared_B = [prefix.shared for prefix in prefixes if prefix.shared is not None]
+        if len(shared_B) < len(prefixes):
+            shared_B = []
+        before_BT = _restore(
+            cache, [prefix.layers if shared_B else prefix.all_layers() for prefix in prefixes], loaded.device
+        )
         mask_BT = torch.cat([before_BT, mask_BT], 1)
         first_B = torch.tensor([prefix.next_position for prefix in prefixes], device=loaded.device)
         position_ids_3BT = position_ids_3BT + first_B[None, :, None]
-    inputs = batch.model_inputs() | {
-        "attention_mask": _bias(mask_BT, batch.input_ids_BT.shape[1], loaded.model.dtype),
-        "position_ids": position_ids_3BT,
-    }
+    if shared_B:
+        use_packed_attention(loaded.model)
+        extra = {"shared": shared_groups(shared_B, loaded.device)}
+    bias = _bias(mask_BT, batch.input_ids_BT.shape[1], loaded.model.dtype, needed=bool(shared_B))
+    inputs = batch.model_inputs() | {"attention_mask": bias, "position_ids": position_ids_3BT} | extra
     out = loaded.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
     num_read = int(batch.attention_mask_BT.sum())
     position_B = position_ids_3BT.amax(dim=(0, 2)) + 1
-    if num_shared:
-        shared = [prefix.shared for prefix in prefixes if prefix.shared is not None]
-        return State(
-            _without(cache, num_shared, loaded), mask_BT[:, num_shared:], position_B, out.logits[:, -1],
-            num_read, shared,
-        )  # fmt: skip
     if prefixes or len(prompts) == len(episodes):
-        return State(cache, mask_BT, position_B, out.logits[:, -1], num_read)
+        return State(cache, mask_BT, position_B, out.logits[:, -1], num_read, shared_B)
     rows_B = torch.tensor(prompt_of, device=loaded.device)
     if int(mask_BT.sum(1).min()) >= SHARE_FROM and can_decode(loaded.model):
         kept = [SharedKeys(_columns(cache, row, mask_BT[row].nonzero()[:, 0])) for row in range(len(prompts))]
@@ -157,14 +160,18 @@ def _distinct(
     return prompts, prompt_of
 
 
-def _bias(mask_BT: torch.Tensor, num_new: int, dtype: torch.dtype) -> torch.Tensor | None:
-    """Return what is added to the scores of the last ``num_new`` columns, (B, 1, new, T); ``None`` = plain causal.
+def _bias(
+    mask_BT: torch.Tensor, num_new: int, dtype: torch.dtype, *, needed: bool = False
+) -> torch.Tensor | None:
+    """Return what is added to the scores of the last ``num_new`` columns, (B, 1, new, T).
+
+    Where all is plain causal it is ``None``, unless it is ``needed``.
 
     Made once in the form that attention wants: the library's own would be converted in every layer. A padded token
     looks at itself, since a row that looks at nothing is no number.
     """
     num_columns = mask_BT.shape[1]
-    if num_columns == num_new and bool(mask_BT.all()):
+    if not needed and num_columns == num_new and bool(mask_BT.all()):
         return None
     columns_T = torch.arange(num_columns, device=mask_BT.device)
     own_Q = columns_T[num_columns - num_new :, None]
@@ -173,49 +180,22 @@ def _bias(mask_BT: torch.Tensor, num_new: int, dtype: torch.dtype) -> torch.Tens
     return bias.masked_fill_(~seen_BQT, -torch.inf)[:, None]
 
 
-def _restore(
-    cache: DynamicCache, prefixes: Sequence[Prefix], device: torch.device
-) -> tuple[torch.Tensor, int]:
-    """Fill an empty cache with prefixes, shared keys in columns before the rows' own, each padded on the left.
-
-    Returns:
-        The mask of the columns, int64 (B, T), and how many of these are of shared keys: 0 unless all rows have some.
-    """
-    all_share = all(prefix.shared is not None for prefix in prefixes)
-    parts: list[list[Layers]] = [[prefix.layers for prefix in prefixes]]
-    if all_share:
-        parts.insert(0, [prefix.shared.layers for prefix in prefixes if prefix.shared is not None])
-    else:
-        parts = [[prefix.all_layers() for prefix in prefixes]]
-    lengths = [[_length(layers) for layers in part] for part in parts]
-    widths = [max(part) for part in lengths]
-    mask_BT = torch.zeros(len(prefixes), sum(widths), dtype=torch.int64, device=device)
-    for start, width, counts in zip((0, widths[0]), widths, lengths, strict=False):
-        for row, count in enumerate(counts):
-            mask_BT[row, start + width - count : start + width] = 1
-    for index in range(len(parts[0][0])):
+def _restore(cache: DynamicCache, prefixes: Sequence[Layers], device: torch.device) -> torch.Tensor:
+    """Fill an empty cache with keys and values, padded on the left; return the mask of its columns, int64 (B, T)."""
+    lengths = [layers[0][0].shape[2] if layers else 0 for layers in prefixes]
+    width = max(lengths)
+    mask_BT = torch.zeros(len(prefixes), width, dtype=torch.int64, device=device)
+    for row, count in enumerate(lengths):
+        mask_BT[row, width - count :] = 1
+    longest = prefixes[lengths.index(width)]
+    for index in range(len(longest)):
         joined = []
         for which in (0, 1):
-            sample = parts[0][0][index][which]
-            full = sample.new_zeros(len(prefixes), sample.shape[1], sum(widths), sample.shape[3])
-            for start, width, part in zip((0, widths[0]), widths, parts, strict=False):
-                for row, layers in enumerate(part):
-                    if layers:
-                        end = start + width
-                        full[row, :, end - _length(layers) : end] = layers[index][which][0]
+            sample = longest[index][which]
+            full = sample.new_zeros(len(prefixes), sample.shape[1], width, sample.shape[3])
+            for row, layers in enumerate(prefixes):
+                if layers:
+                    full[row, :, width - lengths[row] :] = layers[index][which][0]
             joined.append(full)
         cache.update(joined[0], joined[1], index)
-    return mask_BT, widths[0] if all_share else 0
-
-
-def _length(layers: Layers) -> int:
-    return layers[0][0].shape[2] if layers else 0
-
-
-def _without(cache: DynamicCache, num_columns: int, loaded: LoadedModel) -> DynamicCache:
-    """Return a cache without the first columns."""
-    kept = make_cache(loaded.model.config.get_text_config())
-    layers: Any = cache.layers
-    for index, one in enumerate(layers):
-        kept.update(one.keys[:, :, num_columns:].clone(), one.values[:, :, num_columns:].clone(), index)
-    return kept
+    return mask_BT
