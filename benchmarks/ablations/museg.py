@@ -341,6 +341,10 @@ def write_down(table: dict[str, Any], seeds: list[int], said: list[str]) -> None
             "Mean over seeds [lowest, highest]; all seeds share the base, so the spread understates whole trainings. "
             "Three seeds agree by chance in one case of four: a verdict is a hint, not a proof.",
             "One-moment questions had no room: the base answers them as well as the observer it learnt from.",
+            "Why phases may not show (a guess): the reward changes how often times are named, but a thought here is "
+            "only a first draft of its answer; it adds nothing to what the frames show.",
+            "Why local matching may not show (a guess): four in five neighbouring brackets do not touch, so global "
+            "matching alone already pays for finding each moment; and 77 every-moment questions tell little.",
             "observer: a perfect observer of the 16 frames who brackets what it sees; the base learnt from it.",
         ],
     )  # fmt: skip
