@@ -12,7 +12,8 @@ Two models: the embedded small one, and a random Qwen3-VL of 4.7 M parameters wi
    pictures, a single turn, no KL term, vision tower frozen: the setting that TRL 1.16 has too.
 
 Everything is measured in processes of their own, one step each in turn, so that what else the machine does falls on all
-alike; the first round is thrown away. Times are CPU seconds of the process, memory its peak resident size.
+alike; the first round is thrown away. Times are CPU seconds of the process, memory its peak resident size. A case whose
+figures are in WORK is not measured again.
 """
 
 from __future__ import annotations
@@ -206,14 +207,15 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     table, profiles = {}, {}
     for case in arguments.cases:
-        checkpoint_of(case, work)
-        found = measure(case, work, arguments.rounds)
-        profiles[case] = Worker("profile", case, work).step()
-        print(case, profiles[case], flush=True)
-        table[case] = row_of(found, profiles[case])
+        path = work / f"{case}.json"
+        if not path.exists():
+            checkpoint_of(case, work)
+            found = measure(case, work, arguments.rounds)
+            profile = Worker("profile", case, work).step()
+            path.write_text(json.dumps([row_of(found, profile), profile], indent=1), encoding="utf-8")
+        table[case], profiles[case] = json.loads(path.read_text(encoding="utf-8"))
     for line in [json.dumps(table, indent=1), *notes(table, profiles)]:
         print(line)
-    (work / "table.json").write_text(json.dumps([table, profiles], indent=1), encoding="utf-8")
     plot(table, (ROOT / "docs" if arguments.record else work) / "rollout_speed.png")
     if arguments.record:
         record(
