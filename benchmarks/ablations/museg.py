@@ -324,17 +324,18 @@ def main() -> None:
     print("\n".join(said))
     plot(table, (ROOT / "docs" if arguments.record else work) / "ablation_museg.png")
     if arguments.record:
-        write_down(table, arguments.seeds, said)
+        asked = json.loads((work / "base" / "figures-0.0.json").read_text(encoding="utf-8"))["n"]
+        write_down(table, arguments.seeds, said, asked)
 
 
-def write_down(table: dict[str, Any], seeds: list[int], said: list[str]) -> None:
+def write_down(table: dict[str, Any], seeds: list[int], said: list[str], asked: int) -> None:
     """Write the study's entry of docs/results.*."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
     from record import record
 
     record(
         "ablation_museg", title="MUSEG in the world: several moments, local matching, phases",
-        command="python benchmarks/ablations/museg.py WORK --record", seeds=seeds, n=4 * HELDOUT_VIDEOS, figures=table,
+        command="python benchmarks/ablations/museg.py WORK --record", seeds=seeds, n=asked, figures=table,
         plots=["ablation_museg.png"],
         notes=[
             *said,
