@@ -169,7 +169,9 @@ def test_tables_sentences_and_the_plot_say_what_the_figures_say(study: ModuleTyp
     one_update = [{"reward": 1.0, "clip_share": 0.0, "ratio_distance": 0.0}] * 3
     other = [*one_update[:2], {"reward": 1.1, "clip_share": 0.0, "ratio_distance": 0.0}]
     several = [{"reward": 1.0, "clip_share": 0.3, "ratio_distance": 0.01, "clip_share/4": 0.6}] * 2
-    values = {"full": 0.8, "sigma_1": 0.7, "gate_none": 0.9, "grpo": 0.8, "grpo_4": 0.5, "gspo_4": 0.6}
+    values = {
+        "full": 0.8, "sigma_1": 0.7, "sigma_4": 0.79, "gate_none": 0.9, "grpo": 0.78, "grpo_4": 0.5, "gspo_4": 0.6,
+    }  # fmt: skip
     for seed in (0, 1):
         for variant, value in values.items():
             steps = other if variant == "grpo" else several if variant.endswith("_4") else one_update
@@ -182,12 +184,16 @@ def test_tables_sentences_and_the_plot_say_what_the_figures_say(study: ModuleTyp
     assert table["gspo_4, T = 1"]["clip_share/4"]["mean"] == pytest.approx(0.6)
     assert "clip_share/4" not in table["full, T = 1"] and table["base, T = 0"]["right"] == 0.4
     said = study.sentences(tmp_path, [0, 1])
-    assert len(said) == 5  # sigma_4, gate_release and gspo_4_wide are not finished
-    assert "sigma fixed at 1 s" in said[0] and "reproduces the paper's direction" in said[0]
-    assert "The gate helps" in said[1] and "does not reproduce" in said[1]
-    assert "with one update" in said[2] and "cannot be told at this size" in said[2]
-    assert "four updates" in said[3] and "cannot be told at this size" in said[3]
-    assert "first 2, 2 steps" in said[4]
+    assert len(said) == 7  # gate_release and gspo_4_wide are not finished
+    assert (
+        "Reinforcement learning helps" in said[0] and "reproduces" in said[0] and "+0.400, +0.410" in said[0]
+    )
+    assert "sigma fixed at 1 s" in said[1] and "reproduces the paper's direction" in said[1]
+    assert "sigma fixed at 4 s" in said[2] and "no more on average than rounding makes (0.020)" in said[2]
+    assert "The gate helps" in said[3] and "does not reproduce" in said[3]
+    assert "with one update" in said[4] and "the two are one method" in said[4]
+    assert "four updates" in said[5] and "cannot be told at this size: the seeds disagree" in said[5]
+    assert "first 2, 2 steps" in said[6]
     study.plot(table, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes()[:4] == b"\x89PNG"
 
