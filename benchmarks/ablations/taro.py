@@ -26,9 +26,9 @@ The design, fixed before any figure of a variant was scored:
      within 6 s of the true boundaries (about 4 frames each; in the paper 12), if IoU >= .7
    - ``warm_bonus``: both; this is TaRO
 4. **Scored** on 80 questions about 40 held-out videos, greedily, as in the paper, and at temperature 1: mIoU, R@.5,
-   R@.7; the share of thoughts that name a time; lines per thought, and the share of them that is about right (an
-   observer has one with these words and IoU >= .5); the mean drop of the thoughts. Every CURVE_EVERY steps, greedily,
-   on one question per video, for the curves.
+   R@.7; the share of thoughts that name a time; lines per thought, the share of them whose span is about right (IoU
+   >= .5 with the asked scene or event as the observer sees it) and whose words are, too; the mean drop of the
+   thoughts. Every CURVE_EVERY steps, greedily, on one question per video, for the curves.
 
 Two in three constructed thoughts hold the answer, as the paper's often do. A claim is said to be reproduced
 only if it holds in every seed under greedy decoding, and not to be if it fails in every seed. The script can be
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 VARIANTS = ("free", "warm", "free_bonus", "warm_bonus")
 FIGURES = (
-    "miou", "recall_0.5", "recall_0.7", "timed_thoughts", "lines", "true_lines", "drop", "no_answer",
+    "miou", "recall_0.5", "recall_0.7", "timed_thoughts", "lines", "true_spans", "true_lines", "drop", "no_answer",
 )  # fmt: skip
 TEMPERATURES = (0.0, 1.0)
 STEPS, CURVE_EVERY = 15, 5
@@ -209,35 +209,36 @@ def score(
         "recall_0.7": sum(value >= 0.7 for value in overlaps) / n,
         "timed_thoughts": sum(names_times(one.turns[0].thought) for one in played if one.turns) / n,
         "lines": len(lines) / n,
-        "true_lines": sum(lines) / len(lines) if lines else None,
+        "true_spans": sum(span for span, _ in lines) / len(lines) if lines else None,
+        "true_lines": sum(words for _, words in lines) / len(lines) if lines else None,
         "drop": sum(known) / len(known) if known else None,
         "no_answer": sum(one.stop is not StopReason.ANSWERED for one in played) / n,
         "n": n,
     }
 
 
-def judged_lines(trajectory: Trajectory, video: WorldVideo) -> list[bool]:
-    """Return, for each line of the thought that names a time, whether it is about right.
+def judged_lines(trajectory: Trajectory, video: WorldVideo) -> list[tuple[bool, bool]]:
+    """Return, for each line of the thought that names a time, whether its span is right, and its words as well.
 
-    That is: an observer of the frames writes a line with these words and a span of IoU >= 0.5.
+    A span is right if an observer of the frames has one of IoU >= 0.5 for the asked scene or the asked event; the words
+    are, if they are those of that line.
     """
     from timeloupe.grounding import tiou
     from timeloupe.train.exploration import names_times
+    from timeloupe.world.teacher import question_of
     from timeloupe.world.timeline import timeline
 
     if not (trajectory.turns and trajectory.skims):
         return []
-    true = [read_line(line) for line in timeline(video.script, trajectory.skims[0].at_seconds)]
-    judged: list[bool] = []
+    question = question_of(video.script, trajectory.example)
+    seen = timeline(video.script, trajectory.skims[0].at_seconds, question)
+    true = [one for line in seen if (one := read_line(line)) is not None]
+    judged: list[tuple[bool, bool]] = []
     for line in trajectory.turns[0].thought.splitlines():
         if names_times(line):
             said = read_line(line)
-            judged.append(
-                said is not None
-                and any(
-                    one is not None and one[1] == said[1] and tiou(one[0], said[0]) >= 0.5 for one in true
-                )
-            )
+            near = [words for span, words in true if said is not None and tiou(span, said[0]) >= 0.5]
+            judged.append((bool(near), said is not None and said[1] in near))
     return judged
 
 
