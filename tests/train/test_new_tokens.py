@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from tests.model.tiny import tiny_checkpoint
 from timeloupe.errors import ConfigError
 from timeloupe.model.expand import expand
 from timeloupe.model.load import LoadedModel, load_model
@@ -116,3 +117,25 @@ def test_tokens_that_there_are_or_that_are_none_are_refused(tmp_path: Path, toke
 def test_a_checkpoint_is_not_overwritten(grown: Any) -> None:
     with pytest.raises(ConfigError, match="already holds something"):
         add_tokens(SMALL_CHECKPOINT, grown[1].folder)
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "qwen2_5_vl"])
+@pytest.mark.parametrize("count", [2, 5])
+def test_other_checkpoints_fill_spare_rows_and_grow_head_and_embeddings(
+    tmp_path: Path, family: str, count: int
+) -> None:
+    # Three rows of the tiny checkpoint are spare, and its head is not tied to the embeddings.
+    source = tiny_checkpoint(tmp_path / "tiny", family)
+    tokens = ("<obj>", "<box>", "</box>", "<t>", "</t>")[:count]
+    old = load_model(source, device="cpu")
+    new = load_model(add_tokens(source, tmp_path / "grown", tokens), device="cpu")
+    known = len(old.tokenizer)
+    rows: Any = new.model.get_output_embeddings()
+    assert rows.weight.shape[0] == max(known + 3, known + count) and len(new.tokenizer) == known + count
+    assert new.layout.encode("<obj>") == [known]
+    ids = torch.tensor([list(old.layout.encode("from 3.2 to 45.6 seconds"))])
+    with torch.inference_mode():
+        before, after = (loaded.model(input_ids=ids).logits for loaded in (old, new))
+    assert torch.equal(before[..., :known], after[..., :known])
+    for table in (new.model.get_input_embeddings().weight, rows.weight):
+        assert 0 < table[known : known + count].detach().std() < 0.04
