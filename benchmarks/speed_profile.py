@@ -87,7 +87,7 @@ def profile(work: Callable[[int], Any], model: Any) -> dict[str, Any]:
     seconds = (time.process_time() - began) / ROUNDS
     clock = Clock()
     clock.watch(local, "_decode", "decoding")
-    clock.watch(local, "_read", "reading the prompt")
+    clock.watch(local, "read", "reading the prompt")
     clock.watch(local, "choose", "choosing tokens")
     clock.watch(update, "pack", "packing")
     clock.watch(update, "log_probs", "forward")
