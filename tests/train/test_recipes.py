@@ -24,14 +24,18 @@ def test_every_folder_of_recipes_is_known() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", sorted(path for kind in KINDS for path in (RECIPES / kind).glob("*.toml")), ids=lambda path: path.stem
+    "path",
+    sorted(path for kind in KINDS for path in (RECIPES / kind).glob("*.toml")),
+    ids=lambda path: path.stem,
 )
 def test_a_recipe_loads_and_means_something(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(RECIPES.parent)  # recipes name files of ours as seen from the repository
     recipe = load_recipe(path, [], KINDS[path.parent.name])
     if isinstance(recipe, GrpoRecipe):
         tasks = load_reward(recipe.reward).composite.tasks
-        assert set(recipe.data.tasks) & set(tasks), f"reward {recipe.reward} scores none of {recipe.data.tasks}"
+        assert set(recipe.data.tasks) & set(tasks), (
+            f"reward {recipe.reward} scores none of {recipe.data.tasks}"
+        )
         assert recipe.protocol is None or recipe.protocol in PROTOCOLS
         assert isinstance(make_settings({"size_multiple": 28}, recipe.episode), EpisodeSettings)
 
