@@ -12,8 +12,8 @@ Two models: the embedded small one, and a random Qwen3-VL of 4.7 M parameters wi
    pictures, a single turn, no KL term, vision tower frozen: the setting that TRL 1.16 has too.
 
 Everything is measured in processes of their own, one step each in turn, so that what else the machine does falls on all
-alike; the first round is thrown away. Times are CPU seconds of the process, memory its peak resident size. A case whose
-figures are in WORK is not measured again.
+alike; the first round is thrown away. Times are CPU seconds of the process, memory its peak resident size. The script
+can be repeated: rounds that are in WORK are kept.
 """
 
 from __future__ import annotations
@@ -73,18 +73,25 @@ class Worker:
 
 
 def measure(case: str, work: Path, rounds: int) -> dict[str, list[dict[str, Any]]]:
-    """Return what every process said in every round but the first."""
-    workers = {kind: Worker(kind, case, work) for kind in KINDS}
-    found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
-    for number in range(rounds + 1):
-        for kind, worker in workers.items():
-            row = worker.step()
-            print(case, number, kind, row, flush=True)
-            if number:
-                found[kind].append(row)
-    for worker in workers.values():
-        worker.close()
-    return found
+    """Return what every process said in every round; rounds that are finished are kept in WORK and not repeated."""
+    path = work / f"{case}-rounds.jsonl"
+    done = (
+        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    )
+    if len(done) < rounds:
+        workers = {kind: Worker(kind, case, work) for kind in KINDS}
+        for number in range(rounds + 1 - len(done)):
+            rows = {}
+            for kind, worker in workers.items():
+                rows[kind] = worker.step()
+                print(case, number, kind, rows[kind], flush=True)
+            if number:  # the first one warms up
+                done.append(rows)
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(rows) + "\n")
+        for worker in workers.values():
+            worker.close()
+    return {kind: [rows[kind] for rows in done[:rounds]] for kind in KINDS}
 
 
 def ratio(found: dict[str, list[dict[str, Any]]], other: str, ours: str) -> dict[str, float]:
@@ -207,13 +214,13 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     table, profiles = {}, {}
     for case in arguments.cases:
-        path = work / f"{case}.json"
+        checkpoint_of(case, work)
+        found = measure(case, work, arguments.rounds)
+        path = work / f"{case}-profile.json"
         if not path.exists():
-            checkpoint_of(case, work)
-            found = measure(case, work, arguments.rounds)
-            profile = Worker("profile", case, work).step()
-            path.write_text(json.dumps([row_of(found, profile), profile], indent=1), encoding="utf-8")
-        table[case], profiles[case] = json.loads(path.read_text(encoding="utf-8"))
+            path.write_text(json.dumps(Worker("profile", case, work).step()), encoding="utf-8")
+        profiles[case] = json.loads(path.read_text(encoding="utf-8"))
+        table[case] = row_of(found, profiles[case])
     for line in [json.dumps(table, indent=1), *notes(table, profiles)]:
         print(line)
     plot(table, (ROOT / "docs" if arguments.record else work) / "rollout_speed.png")
