@@ -21,6 +21,7 @@ from timeloupe.model.expand import expand
 from timeloupe.policy.small import SMALL_CHECKPOINT
 from timeloupe.train.grpo import train_grpo
 from timeloupe.train.grpo_recipe import GrpoRecipe
+from timeloupe.train.parallel import Parallel
 from timeloupe.train.shard_settings import Sharding, read_sharding
 from timeloupe.train.sharding import check_shardable, filler
 
@@ -124,6 +125,15 @@ def test_what_accelerate_was_told_is_read_or_refused() -> None:
     ):
         with pytest.raises(ConfigError, match=option):
             read_sharding(ASKED | changed)
+
+
+def test_one_process_has_nothing_to_share_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ASKED.items():
+        monkeypatch.setenv(name, value)
+    assert Parallel("cpu").sharding is None
+    monkeypatch.setenv("FSDP_OFFLOAD_PARAMS", "true")
+    with pytest.raises(ConfigError, match="fsdp_offload_params"):
+        Parallel("cpu")
 
 
 def test_what_cannot_be_sharded_is_refused(tmp_path: Path) -> None:

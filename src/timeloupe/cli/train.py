@@ -79,7 +79,8 @@ def grpo(
     """Train a model by reinforcement learning on its own multi-turn episodes; the finished model is in OUT/model.
 
     Every step is a line of OUT/metrics.jsonl; the episodes are in OUT/trajectories.jsonl (`timeloupe view OUT`).
-    Several processes: `torchrun --nproc-per-node 8 -m timeloupe train grpo RECIPE` shares each batch among them.
+    Several processes: `torchrun --nproc-per-node 8 -m timeloupe train grpo RECIPE` shares each batch among them; with
+    `accelerate launch --config_file recipes/accelerate/fsdp.yaml -m ...` the model is cut among them as well.
     """
     with _needs_torch():
         from timeloupe.engines.rollouts import make_policy

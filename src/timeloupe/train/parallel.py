@@ -40,7 +40,8 @@ class Parallel:
             # Not told so, accelerate takes every process of a machine without GPUs for the only one.
             state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
             self.rank, self.size = state.process_index, state.num_processes
-        self.sharding = read_sharding()
+        sharding = read_sharding()
+        self.sharding = sharding if self.size > 1 else None  # one process has nothing to share out
 
     @property
     def is_main(self) -> bool:
