@@ -383,7 +383,10 @@ PANELS = {
 
 
 def plot(table: dict[str, Any], path: Path) -> None:
-    """Draw each figure by variant, greedy and at temperature 1; whiskers are the seeds' range, the line is the base."""
+    """Draw each figure by variant, greedy and at temperature 1; bars are the seeds' range, the line is the base.
+
+    Axes do not start at 0: the differences are small beside the values.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -400,17 +403,25 @@ def plot(table: dict[str, Any], path: Path) -> None:
             means = [value["mean"] for value in known]
             errors = [[v["mean"] - v["low"] for v in known], [v["high"] - v["mean"] for v in known]]
             label = "greedy" if temperature == 0 else f"T = {temperature:g}"
-            axis.barh(
-                places, means, 0.38, xerr=errors, color=colours[temperature], label=label,
-                error_kw={"lw": 1, "capsize": 2},
-            )  # fmt: skip
+            axis.errorbar(
+                means,
+                places,
+                xerr=errors,
+                fmt="o",
+                ms=5,
+                lw=1.5,
+                capsize=2,
+                color=colours[temperature],
+                label=label,
+            )
             base = table.get(f"base, T = {temperature:g}")
             if base:
                 axis.axvline(base[name], color=colours[temperature], lw=1, ls="--")
         axis.set_yticks(range(len(VARIANTS)), VARIANTS, fontsize=8)
         axis.set_title(title, fontsize=10)
+        axis.grid(axis="y", lw=0.3)
         axis.spines[["top", "right"]].set_visible(False)
-    axes.flat[0].invert_yaxis()
+    axes.flat[0].set_ylim(len(VARIANTS) - 0.5, -0.5)
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, ncols=2, fontsize=8, frameon=False, loc="outside lower center")
     figure.savefig(path, dpi=150)
