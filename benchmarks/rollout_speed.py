@@ -91,7 +91,7 @@ def measure(case: str, work: Path, rounds: int) -> dict[str, list[dict[str, Any]
                     file.write(json.dumps(rows) + "\n")
         for worker in workers.values():
             worker.close()
-    return {kind: [rows[kind] for rows in done[:rounds]] for kind in KINDS}
+    return {kind: [rows[kind] for rows in done] for kind in KINDS}
 
 
 def ratio(found: dict[str, list[dict[str, Any]]], other: str, ours: str) -> dict[str, float]:
@@ -112,6 +112,7 @@ def row_of(found: dict[str, list[dict[str, Any]]], profile: dict[str, Any]) -> d
         if len(counts) != 1:
             raise RuntimeError(f"the {side} are not the same work: {sorted(counts)} prompt and new tokens")
     figures: dict[str, Any] = {
+        "rounds": len(found["step, ours"]),
         "vs_generate": ratio(found, "roll-outs, generate", "roll-outs, ours"),
         "vs_generate_our_vision": ratio(found, "roll-outs, generate with our vision", "roll-outs, ours"),
         "step_vs_trl": ratio(found, "step, TRL", "step, ours"),
@@ -202,7 +203,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("work", type=Path)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="at least so many, with those that WORK holds")
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument(
         "--record", action="store_true", help="write docs/results.* and docs/rollout_speed.png"
