@@ -261,8 +261,10 @@ def test_a_prompt_that_does_not_fit(fake_vllm: type[FakeLLM], loaded: LoadedMode
     short, long = request(1, num_frames=2), request(2, num_frames=12)
     done, lost = policy.generate([short, long])
     assert done.finish != "error" and lost.finish == "error" and "max_model_len (36" in (lost.error or "")
+    # The last episode that still plays may be the one that is too long: the run goes on without it.
+    assert [one.finish for one in policy.generate([long])] == ["error"]
     with pytest.raises(ConfigError, match=r"rollout\.max_model_len.*36.*show fewer frames"):
-        policy.generate([long])
+        VllmPolicy(loaded, PART.model_copy(update={"max_model_len": 36})).generate([long])
 
 
 def test_a_processor_that_does_something_else_is_refused(

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 
 from timeloupe.cli.main import main
 from timeloupe.environment.settings import make_settings
-from timeloupe.errors import ConfigError
+from timeloupe.errors import ConfigError, TimeloupeError
 from timeloupe.model.expand import expand
 from timeloupe.model.forward import target_logprobs
 from timeloupe.model.load import LoadedModel, load_model
@@ -147,6 +148,19 @@ def test_nothing_to_learn_leaves_the_weights(world: Path, played: Any) -> None:
         [weight.detach().flatten() for weight in load_model(SMALL_CHECKPOINT).model.parameters()]
     )
     assert figures == {} and torch.equal(weights, before)
+
+
+def test_a_gradient_that_is_no_number_ends_the_run_before_it_reaches_the_weights(
+    world: Path, played: Any
+) -> None:
+    loaded, trajectories, cache = played
+    samples = make_samples(trajectories[:4], [0.0, 1.0, 0.0, 1.0], loaded, cache)
+    broken = [replace(one, advantage=float("inf")) for one in samples]
+    fresh = load_model(SMALL_CHECKPOINT, device="cpu")
+    optimizers = [torch.optim.SGD(fresh.model.parameters(), lr=0.1)]
+    with pytest.raises(TimeloupeError, match=r"gradient of an update is no number.*lower lr"):
+        update(broken, fresh, None, optimizers, recipe(world), Parallel())
+    assert all(bool(weight.isfinite().all()) for weight in fresh.model.parameters())
 
 
 def test_a_run_that_was_cut_off_goes_on_to_the_same_numbers(world: Path, tmp_path: Path) -> None:

@@ -99,8 +99,8 @@ class VllmPolicy:
         """Return one generation per request, in order; a machine's fault is ``finish="error"``.
 
         Raises:
-            ConfigError: A request is wrong in itself; none of them fits into ``rollout.max_model_len``; or vLLM failed
-                twice in a row.
+            ConfigError: A request is wrong in itself; no request has ever fitted into ``rollout.max_model_len``; or
+                vLLM failed twice in a row.
             TimeloupeError: vLLM did not take the weights.
         """
         start = time.perf_counter()
@@ -110,14 +110,16 @@ class VllmPolicy:
         jobs = [self._job(request) for request in requests]
         limit = self.engine.max_model_len
         fitting = [job for job in jobs if job.cost <= limit]
-        if not fitting:
+        if not fitting and self._probe is None:
             least = min(job.cost for job in jobs)
             raise boundary(
                 "rollout.max_model_len", limit, f"at least the {least} tokens of the shortest prompt and its reply",
                 "raise it, or show fewer frames",
             )  # fmt: skip
-        self._choose_probe(fitting)
-        answers = dict(zip(map(id, fitting), self._ask(fitting, start), strict=True))
+        answers: dict[int, Generation] = {}
+        if fitting:
+            self._choose_probe(fitting)
+            answers = dict(zip(map(id, fitting), self._ask(fitting, start), strict=True))
         too_long = f"longer than rollout.max_model_len ({limit} tokens)"
         return [
             answers.get(id(job))

@@ -5,10 +5,12 @@ Gradients of micro batches and of processes add up to those of the batch, since 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 
+from timeloupe.errors import TimeloupeError
 from timeloupe.model.load import LoadedModel
 from timeloupe.model.packing import pack
 from timeloupe.train.batch import Sample, micro_batches
@@ -33,6 +35,9 @@ def update(
 
     ``samples`` are this process's; ``old`` is shared by all passes over them. Gradients of micro batches and processes
     add up to those of the batch: denominators are of the whole.
+
+    Raises:
+        TimeloupeError: The gradient is no number; the weights stay.
     """
     settings = LossSettings(**recipe.loss.model_dump())
     old = old or OldLogProbs(recipe.rollout)
@@ -69,11 +74,17 @@ def update(
         )  # fmt: skip
         sums = [total + value for total, value in zip(sums, values, strict=True)]
     parallel.sum_gradients(loaded.model)
-    norm = whole(torch.nn.utils.clip_grad_norm_(loaded.model.parameters(), recipe.clip_norm))
+    norm = whole(torch.nn.utils.clip_grad_norm_(loaded.model.parameters(), recipe.clip_norm)).item()
+    if not math.isfinite(norm):
+        # One such step makes every weight no number, and all roll-outs after it are worth nothing.
+        raise TimeloupeError(
+            f"the gradient of an update is no number, got a norm of {norm} (loss {sums[0]}); the update was not made: "
+            "begin a new run with a lower lr, or resume this one if the machine was at fault"
+        )
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return dict(zip(names, parallel.sum(sums), strict=True)) | {"norm": norm.item()}
+    return dict(zip(names, parallel.sum(sums), strict=True)) | {"norm": norm}
 
 
 def _keep_step(loaded: LoadedModel, reference: Reference | None) -> None:
