@@ -203,6 +203,37 @@ def test_tasks_that_the_reward_does_not_know_are_refused(world: Path, tmp_path: 
         )
 
 
+def test_a_recipe_that_was_refused_may_be_mended_in_the_same_folder(world: Path, tmp_path: Path) -> None:
+    data = {"examples": [str(world / "examples.jsonl")]}
+    with pytest.raises(ConfigError, match="no example to learn from"):
+        train_grpo(recipe(world, data=data | {"tasks": ["open"]}), tmp_path)
+    assert not (tmp_path / "recipe.json").exists()
+    train_grpo(recipe(world, steps=1, prompts=1, group=2, episode={"max_new_tokens": 4}), tmp_path)
+    assert len(lines(tmp_path)) == 1
+
+
+def test_a_shared_world_of_other_settings_is_left_as_it_is(world: Path, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in (world / "videos").iterdir()}
+    other = {"world": {"seed": 6, "num_videos": 2, "max_seconds": 181, "folder": str(world)}}
+    with pytest.raises(ConfigError, match="lists other examples"):
+        train_grpo(recipe(world, data=other), tmp_path)
+    assert before == {path: path.read_bytes() for path in (world / "videos").iterdir()}
+
+
+def test_a_run_that_cannot_be_scored_ends(world: Path, tmp_path: Path) -> None:
+    reward = tmp_path / "judged.toml"
+    reward.write_text(
+        'title = "A judge that training does not have"\nsource = "this test"\nprotocol = "small"\ntools = true\n'
+        'tasks = ["multiple_choice"]\n[[parts]]\n'
+        'part = "accuracy.judged"\nname = "judged"\n'
+    )
+    data = {"examples": [str(world / "examples.jsonl")]}
+    chosen = recipe(world, reward=str(reward), data=data, prompts=1, group=2, episode={"max_new_tokens": 4})
+    with pytest.raises(TimeloupeError, match="no roll-out of two steps in a row has a reward.*judge"):
+        train_grpo(chosen, tmp_path / "run")
+    assert [row["scored"] for row in lines(tmp_path / "run")] == [0]
+
+
 def test_the_command_trains_and_its_model_answers(world: Path, tmp_path: Path, capsys: Any) -> None:
     path = tmp_path / "recipe.toml"
     text = f'steps = 1\nprompts = 1\ngroup = 2\nlr = 1e-4\n[model]\ncheckpoint = "{SMALL_CHECKPOINT}"\ndevice = "cpu"\n'

@@ -19,7 +19,7 @@ import torch
 
 from timeloupe.environment.rollout import derive_seed, play
 from timeloupe.environment.settings import EpisodeSettings, make_settings
-from timeloupe.errors import ConfigError, MissingError, boundary
+from timeloupe.errors import ConfigError, MissingError, TimeloupeError, boundary
 from timeloupe.model.load import LoadedModel
 from timeloupe.prompt.protocol import PROTOCOLS, Protocol
 from timeloupe.reward.base import Context
@@ -41,7 +41,7 @@ from timeloupe.train.trackers import Trackers, check_trackers
 from timeloupe.train.update import update
 from timeloupe.trajectory import Example, Task, Trajectory, read_examples
 from timeloupe.video.cache import FrameCache
-from timeloupe.world.encode import make_videos, write_world
+from timeloupe.world.encode import make_videos, plan_videos, refuse_other_world, write_world
 from timeloupe.world.script import generator
 
 CACHE_BYTES = 1 << 30
@@ -72,6 +72,7 @@ def train_grpo(
     Raises:
         ConfigError: ``folder`` holds another recipe's run, or any run and ``resume`` is false; the data has no row
             that the reward can score.
+        TimeloupeError: No roll-out of two steps in a row has a reward; a gradient is no number.
     """
     folder = Path(folder)
     parallel = Parallel(recipe.model.device)
@@ -80,9 +81,6 @@ def train_grpo(
     loaded, reference = placed.loaded, placed.reference
     protocol, settings = _speech(recipe, loaded)
     reward = load_reward(recipe.reward)
-    if parallel.is_main:
-        (folder / "recipe.json").write_text(_recipe_text(recipe), encoding="utf-8")
-        write_json(folder / "environment.json", snapshot_environment())
     examples = parallel.from_main(lambda: _examples(recipe, reward, folder))
     explorer = make_explorer(recipe, examples, settings)
     optimizers = build_optimizers(loaded.model, recipe.optimizer, recipe.lr, recipe.weight_decay)
@@ -91,8 +89,13 @@ def train_grpo(
     torch.manual_seed(recipe.seed)
     policy = make_policy(placed.playing, recipe.rollout)
     cache = FrameCache(CACHE_BYTES)
+    if parallel.is_main:
+        # Only now is it a run: a recipe that was refused until here may be mended and use the folder.
+        (folder / "recipe.json").write_text(_recipe_text(recipe), encoding="utf-8")
+        write_json(folder / "environment.json", snapshot_environment())
     trackers = Trackers(recipe.trackers, folder, recipe.model_dump(mode="json")) if parallel.is_main else None
     log = StepLog(folder, progress, on_log, trackers) if parallel.is_main else None
+    lost = 0
     for step in range(progress, recipe.steps):
         rate = schedule(step, recipe.steps, warmup=recipe.warmup, decay=recipe.decay)
         set_learning_rate(optimizers, rate)
@@ -122,6 +125,7 @@ def train_grpo(
         ]
         seen = figures_of(policy) | old.figures(parallel)
         everything = parallel.gather(trajectories)
+        lost = _lost_steps(everything, lost)
         lengths = parallel.gather([one.num_tokens for one in samples])
         drops = parallel.gather(drops)
         if log is not None:
@@ -192,6 +196,25 @@ def score_all(
     ]
 
 
+def _lost_steps(trajectories: Sequence[Trajectory], before: int) -> int:
+    """Return how many steps in a row have now had no reward at all, ``before`` without this one: 0 or 1.
+
+    Raises:
+        TimeloupeError: It is the second: going on would teach nothing.
+    """
+    if any(one.score.parts.get("reward") is not None for one in trajectories):
+        return 0
+    if not before:
+        return 1
+    first = trajectories[0]
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in first.score.reasons.items())
+    problem = f" ({first.problem.message})" if first.problem is not None else ""
+    raise TimeloupeError(
+        f"no roll-out of two steps in a row has a reward, got {reasons}{problem}; choose a reward that can score these "
+        "examples, or, if the machine failed, mend it and resume the run"
+    )
+
+
 def _speech(recipe: GrpoRecipe, loaded: LoadedModel) -> tuple[Protocol, EpisodeSettings]:
     """The protocol, and the settings of the checkpoint with the recipe's changes."""
     details = loaded.layout.details
@@ -227,6 +250,8 @@ def _examples(recipe: GrpoRecipe, reward: Reward, folder: Path) -> list[Example]
 def _world(world: WorldData, tasks: Sequence[Task], folder: Path) -> Path:
     """Return the folder of the world's videos and questions, made on first use."""
     where = Path(world.folder or folder / "world")
+    # Before any video is made: those of another world in a shared folder have the same names.
+    refuse_other_world(where, list(plan_videos(where, **world.plan(tasks))))
     write_world(where, make_videos(where, **world.plan(tasks)))
     return where
 
