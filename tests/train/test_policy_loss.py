@@ -115,6 +115,19 @@ def test_rows_that_were_not_sampled_are_cloned_by_their_weight() -> None:
     assert now.grad is not None and torch.allclose(now.grad, torch.full((2, 2), -0.125))
 
 
+def test_rows_that_were_not_sampled_are_in_no_figure_of_ratios() -> None:
+    now = torch.tensor([[-1.0, -2.0], [-1.0, -2.0]])
+    old = torch.tensor([[-1.5, -2.0], [-9.0, -9.0]])
+    found = policy_loss(
+        now, old, torch.tensor([0.5, 0.5]), torch.ones(2, 2), LossSettings(),
+        off_policy_B=torch.tensor([False, True]),
+    )  # fmt: skip
+    ratio = math.exp(0.5)
+    assert found.clip_share == 0.5
+    assert found.ratio_mean == pytest.approx((ratio + 1) / 2)
+    assert found.ratio_distance == pytest.approx((ratio - 1) / 2)
+
+
 @given(st.floats(-50, 0), st.floats(-50, 0))
 def test_kl_is_never_negative_and_bounded_where_asked(one: float, two: float) -> None:
     value = k3(torch.tensor(one), torch.tensor(two)).item()

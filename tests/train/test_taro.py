@@ -260,7 +260,7 @@ def test_only_constructed_roll_outs_that_did_better_are_learnt(world: Path, play
         return figures, loaded
 
     figures, loaded = weights([1.0, 0.0, 0.0], begun)
-    assert figures["norm"] > 0
+    assert figures["norm"] > 0 and "ratio" not in figures and "clip_share" not in figures
     # The same step from the good one alone: its weight times the gradient of its mean log-probability over three.
     fresh = load_model(SMALL_CHECKPOINT, device="cpu")
     batch = expand([token_episode(begun[0], fresh, cache)], fresh.layout)

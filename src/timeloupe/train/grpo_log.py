@@ -63,7 +63,7 @@ def step_figures(
         figures[name] = _mean([one[name] for one in taken])
     for number, one in enumerate(taken if len(updates) > 1 else (), 1):
         # The first update is at the policy that sampled; only the later ones have anything to clip.
-        figures |= {f"{name}/{number}": one[name] for name in ("clip_share", "ratio_distance")}
+        figures |= {f"{name}/{number}": one[name] for name in ("clip_share", "ratio_distance") if name in one}
     return figures
 
 

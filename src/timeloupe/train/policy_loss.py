@@ -74,10 +74,13 @@ class PolicyLoss:
     Attributes:
         total: Scalar with gradient: policy term plus weighted KL.
         kl: Mean KL to the reference over learnt tokens, nats; 0 without a reference.
-        clip_share: Share of learnt tokens (or of replies) whose ratio was clipped, in [0, 1].
+        clip_share: Share of learnt tokens whose ratio was clipped, in [0, 1]; with ``sequence`` importance a reply's
+            tokens are clipped together.
         ratio_mean: Mean ratio over learnt tokens.
         ratio_distance: Mean distance of the ratio from 1 over learnt tokens: how far the policy is from the one that
             sampled, on either side.
+
+    Off-policy roll-outs have no ratio and are in none of the last three, which are 0 without any other.
     """
 
     total: torch.Tensor
@@ -141,10 +144,11 @@ def policy_loss(
         bounded_BT = torch.minimum(loss_BT, -advantages_BT * settings.dual_clip)
         loss_BT = torch.where(advantages_BT < 0, bounded_BT, loss_BT)
     was_clipped_BT = (clipped_BT > plain_BT).to(mask_BT.dtype)
+    own_BT = mask_BT
     if off_policy_B is not None:
         off_BT = off_policy_B[:, None].expand_as(loss_BT)
         loss_BT = torch.where(off_BT, -advantages_BT * _clean(log_probs_BT, mask_BT), loss_BT)
-        was_clipped_BT = was_clipped_BT * ~off_BT
+        own_BT = mask_BT * ~off_BT
     if weights_BT is not None:
         loss_BT = loss_BT * weights_BT
     kl = 0.0
@@ -164,9 +168,9 @@ def policy_loss(
     return PolicyLoss(
         total,
         kl,
-        _mean(was_clipped_BT, mask_BT),
-        _mean(ratio_BT, mask_BT),
-        _mean((ratio_BT - 1).abs(), mask_BT),
+        _mean(was_clipped_BT, own_BT),
+        _mean(ratio_BT, own_BT),
+        _mean((ratio_BT - 1).abs(), own_BT),
     )
 
 

@@ -21,6 +21,8 @@ from timeloupe.train.parallel import Parallel
 from timeloupe.train.policy_loss import LossSettings, policy_loss
 from timeloupe.train.sharding import filler, whole
 
+_OF_RATIOS = ("clip_share", "ratio", "ratio_distance")
+
 
 def update(
     samples: Sequence[Sample],
@@ -43,12 +45,15 @@ def update(
     old = old or OldLogProbs(recipe.rollout)
     # A group whose members did equally well pulls nowhere; with a KL term it still pulls to the reference.
     useful = [one for one in samples if settings.kl_weight or one.advantage]
-    counts = [sum(one.num_tokens for one in samples), len(samples), sum(one.num_tokens for one in useful)]
-    num_tokens, num_sequences, num_useful = (int(count) for count in parallel.sum(counts))
+    counts = [
+        sum(one.num_tokens for one in samples), len(samples), sum(one.num_tokens for one in useful),
+        sum(one.num_tokens for one in useful if not one.off_policy),
+    ]  # fmt: skip
+    num_tokens, num_sequences, num_useful, num_own = (int(count) for count in parallel.sum(counts))
     if not num_useful:
         return {}
     loaded.model.train()
-    names = ("loss", "kl", "clip_share", "ratio", "ratio_distance", "entropy")
+    names = ("loss", "kl", *_OF_RATIOS, "entropy")
     sums = [0.0] * len(names)
     for part in parallel.even(micro_batches(useful, recipe.micro_batch)):
         if part is None:
@@ -68,9 +73,10 @@ def update(
         )  # fmt: skip
         found.total.backward()
         share = float(batch.loss_mask_BT.sum()) / num_useful
+        own = sum(one.num_tokens for one in part if not one.off_policy) / max(num_own, 1)
         values = (
-            found.total.item(), share * found.kl, share * found.clip_share, share * found.ratio_mean,
-            share * found.ratio_distance, float(entropy_BT.sum()) / num_useful,
+            found.total.item(), share * found.kl, own * found.clip_share, own * found.ratio_mean,
+            own * found.ratio_distance, float(entropy_BT.sum()) / num_useful,
         )  # fmt: skip
         sums = [total + value for total, value in zip(sums, values, strict=True)]
     parallel.sum_gradients(loaded.model)
@@ -84,7 +90,9 @@ def update(
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return dict(zip(names, parallel.sum(sums), strict=True)) | {"norm": norm}
+    figures = dict(zip(names, parallel.sum(sums), strict=True)) | {"norm": norm}
+    # Roll-outs that the policy did not sample have no ratio: without any other there is nothing to tell.
+    return {name: value for name, value in figures.items() if num_own or name not in _OF_RATIOS}
 
 
 def _keep_step(loaded: LoadedModel, reference: Reference | None) -> None:
