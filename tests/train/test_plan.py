@@ -135,6 +135,28 @@ def test_a_plan_in_shards_holds_a_share_of_everything_that_is_trained() -> None:
         Assumptions(gpu="b200")
 
 
+def test_what_training_refuses_is_not_planned_and_an_engine_is_counted() -> None:
+    sizes = model_sizes(SMALL_CHECKPOINT)
+
+    def planned(given: Assumptions, **changes: Any) -> dict[str, Any]:
+        chosen = recipe(Path("x"), **changes)
+        return plan(chosen, sizes, episode_settings(chosen, sizes), given)["memory_bytes"]
+
+    alone = Assumptions(gpus=1, sharded=False)
+    engine = {"rollout": {"backend": "vllm", "memory_gib": 3}}
+    for changes, words in (
+        ({"model": SMALL | {"lora": {}}}, "launch without FSDP"),
+        ({"optimizer": "muon"}, "adamw"),
+        (engine, "--gpus 1"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            planned(Assumptions(gpus=2), **changes)
+    local, beside = planned(alone), planned(alone, **engine)
+    assert beside["key_values"] == 3 * 2**30 and beside["rollout_copy"] == 2 * sizes.parameters
+    more = beside["key_values"] + beside["rollout_copy"]
+    assert beside["peak_update"] == pytest.approx(local["peak_update"] + more)
+
+
 @given(st.integers(1, 16), st.integers(0, 2), st.integers(1, 400), st.booleans())
 def test_more_of_anything_never_takes_less(gpus: int, looks: int, reply: int, checkpointing: bool) -> None:
     sizes = model_sizes(SMALL_CHECKPOINT)

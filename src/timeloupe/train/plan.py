@@ -15,6 +15,7 @@ from timeloupe.environment.settings import EpisodeSettings, make_settings
 from timeloupe.errors import boundary
 from timeloupe.train.grpo_recipe import GrpoRecipe
 from timeloupe.train.plan_model import ModelSizes
+from timeloupe.train.sharding import check_shardable
 
 GIB = 2**30
 
@@ -144,6 +145,7 @@ def memory_plan(
     width = {"float32": 4, "bfloat16": 2, "float16": 2}[recipe.model.dtype]
     trained = trainable_parameters(recipe, sizes)
     lora = recipe.model.lora is not None
+    engine = recipe.rollout.backend == "vllm"
     held_whole = sizes.vision_parameters if recipe.model.freeze_vision and given.sharded else 0
     cut = (sizes.parameters - held_whole) / pieces
     found: dict[str, float] = {
@@ -151,7 +153,7 @@ def memory_plan(
         "gradients": (4 if lora else width) * trained / pieces,
         "optimizer": 2 * (4 if lora else width) * trained / pieces,
         "reference": width * (cut + held_whole) if recipe.loss.kl_weight and not lora else 0,
-        "rollout_copy": 2 * sizes.parameters if given.sharded else 0,
+        "rollout_copy": 2 * sizes.parameters if given.sharded or engine else 0,
         # Embeddings and head stay gathered through a pass, with their gradient; of the layers two are at a time.
         "gathered": width * (2 * sizes.head_parameters + 2 * sizes.layer_parameters) if given.sharded else 0,
     }
@@ -163,7 +165,11 @@ def memory_plan(
     cache_width = 2 if given.sharded else width
     found["key_values"] = key_value_bytes(sizes, max(given.batch_tokens, lengths.whole), cache_width) + GIB
     always = sum(found[name] for name in ("weights", "optimizer", "reference", "rollout_copy"))
-    found["peak_rollout"] = always + found["key_values"]
+    if engine:  # it takes its memory at the start and keeps it during updates
+        found["key_values"] = recipe.rollout.memory_gib * GIB
+        found["peak_rollout"] = always = always + found["key_values"]
+    else:
+        found["peak_rollout"] = always + found["key_values"]
     found["peak_update"] = always + found["gradients"] + found["gathered"] + found["activations"]
     found["peak"] = max(found["peak_rollout"], found["peak_update"])
     return found
@@ -235,7 +241,18 @@ def time_plan(
 def plan(
     recipe: GrpoRecipe, sizes: ModelSizes, settings: EpisodeSettings, given: Assumptions
 ) -> dict[str, Any]:
-    """Return the whole plan as plain values: bytes, seconds, tokens, parameters."""
+    """Return the whole plan as plain values: bytes, seconds, tokens, parameters.
+
+    Raises:
+        ConfigError: The training would refuse the recipe on these GPUs.
+    """
+    if given.sharded:
+        check_shardable(recipe)
+    if recipe.rollout.backend == "vllm" and given.gpus > 1:
+        raise boundary(
+            "GPUs of a training with roll-outs in vLLM", given.gpus, "1",
+            "plan with --gpus 1, or set rollout.backend to 'local'",
+        )  # fmt: skip
     lengths = lengths_of(settings, sizes, given)
     return {
         "note": "computed, not measured",
