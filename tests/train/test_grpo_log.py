@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 
 from timeloupe.train.grpo_log import StepLog, phase_seconds, step_figures
-from timeloupe.trajectory import Example, Generation, Score, Segment, StopReason, Trajectory, Turn, Usage
+from timeloupe.trajectory import (
+    Example,
+    Generation,
+    Score,
+    Segment,
+    StopReason,
+    Trajectory,
+    Turn,
+    Usage,
+    read_trajectories,
+)
 
 
 def trajectory(*lengths: int, reward: float | None = 1.0, **last: Any) -> Trajectory:
@@ -54,3 +64,18 @@ def test_a_small_rate_is_not_rounded_to_nothing(tmp_path: Path) -> None:
         "lr": 1.25e-8,
         "reward": 0.123457,
     }
+
+
+def test_a_resumed_log_keeps_the_lines_of_steps_that_stand_whatever_the_model_wrote(tmp_path: Path) -> None:
+    strange = trajectory(1, text="a\u2028b\x85c\x0bd")
+    log = StepLog(tmp_path, 0, None)
+    for step in range(3):
+        log(step, {"reward": 1.0}, (strange,))
+    with (tmp_path / "trajectories.jsonl").open("a", encoding="utf-8") as out:
+        out.write('{"example": {"id": "cut o')
+    StepLog(tmp_path, 2, None)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_bytes().splitlines()]
+    assert [row["step"] for row in rows] == [0, 1]
+    kept = list(read_trajectories(tmp_path / "trajectories.jsonl"))
+    assert [one.settings["step"] for one in kept] == [0, 1]
+    assert {one.turns[0].generation.text for one in kept} == {"a\u2028b\x85c\x0bd"}

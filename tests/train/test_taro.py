@@ -391,8 +391,9 @@ def test_roll_outs_that_show_nothing_are_not_measured(played: Any) -> None:
     cases = [
         trajectories[0].model_copy(update={"example": bare}),
         trajectories[0].model_copy(update={"turns": (), "stop": StopReason.INFRASTRUCTURE}),
+        trajectories[0].model_copy(update={"stop": StopReason.INFRASTRUCTURE}),
     ]
-    assert measure_drops(cases, loaded, cache, SensitivityPart(), seed=0) == [Drop(), Drop()]
+    assert measure_drops(cases, loaded, cache, SensitivityPart(), seed=0) == [Drop()] * 3
 
 
 # The whole run

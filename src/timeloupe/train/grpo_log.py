@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from timeloupe.grounding import set_iou
-from timeloupe.runs import TRAJECTORIES
+from timeloupe.runs import TRAJECTORIES, write_atomic
 from timeloupe.train.trackers import Trackers
 from timeloupe.trajectory import Segment, StopReason, Trajectory, to_line
 
@@ -178,11 +178,10 @@ class StepLog:
     def _keep(path: Path, done: int, step_of: Callable[[dict[str, Any]], int]) -> None:
         if not path.exists():
             return
-        kept = []
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-            if line.endswith("\n") and step_of(json.loads(line)) < done:
-                kept.append(line)
-        path.write_text("".join(kept), encoding="utf-8")
+        # Only "\n" ends a line: a reply may hold what else ``splitlines`` takes for an end, such as U+2028.
+        with path.open("rb") as lines:
+            kept = [line for line in lines if line.endswith(b"\n") and step_of(json.loads(line)) < done]
+        write_atomic(path, b"".join(kept))
 
 
 def _rounded(value: Any) -> Any:

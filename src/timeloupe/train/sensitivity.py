@@ -30,7 +30,7 @@ from timeloupe.reward.base import Context
 from timeloupe.reward.taro_sensitivity import boundary_windows, log_prob_drops, shuffled_order
 from timeloupe.train.batch import Learn, token_episode
 from timeloupe.train.grpo_recipe import GrpoRecipe, SensitivityPart
-from timeloupe.trajectory import Segment, Trajectory
+from timeloupe.trajectory import Segment, StopReason, Trajectory
 from timeloupe.video.cache import FrameCache
 from timeloupe.world.script import generator
 
@@ -43,7 +43,8 @@ class Drop:
     """What was measured of one roll-out.
 
     Attributes:
-        value: Mean fall per token, nats; ``None`` = not measured: no true segment, no frames, no thought.
+        value: Mean fall per token, nats; ``None`` = not measured: no true segment, no frames, no thought, or
+            the machine ended the episode.
         threshold: What it is compared with; ``None`` likewise.
     """
 
@@ -92,6 +93,8 @@ def measure_drops(
     pairs: list[tuple[int, TokenEpisode, TokenEpisode]] = []
     for place, one in enumerate(trajectories):
         if not (one.turns and one.skims and one.example.segments):
+            continue
+        if one.stop is StopReason.INFRASTRUCTURE:  # it is in no group, so in no group's mean either
             continue
         episode = spoken(one, token_episode(one, loaded, cache, learn), loaded, part.span)
         if any(segment.trained for segment in episode.segments):
