@@ -169,8 +169,11 @@ def test_captions_are_found_by_id_and_by_video_and_written_out(tmp_path: Path) -
         {"id": "a", "captions": ["From 1s to 2s, x."]},
         {"video": "videos/b.mp4", "captions": [{"segment": [5.25, 8], "text": "The person opens it."}, "y"]},
         {"id": "c", "captions": []},
+        {"id": "e", "captions": ["From 1s\u2028to 2s, x."]},
     ]
-    path.write_text("\n".join(map(json.dumps, lines)) + "\n\n", encoding="utf-8")
+    written = [json.dumps(line, ensure_ascii=False) for line in lines]
+    path.write_text("\n".join(written) + "\n\n", encoding="utf-8")
+    assert read_captions(path, [row("e")]) == {"e": ("From 1s\u2028to 2s, x.",)}
     here = {"video": str(tmp_path / "videos" / "b.mp4")}
     examples = [row("a"), row("b").model_copy(update=here), row("c").model_copy(update=here)]
     assert read_captions(path, examples) == {
@@ -182,7 +185,7 @@ def test_captions_are_found_by_id_and_by_video_and_written_out(tmp_path: Path) -
 
 BAD_LINES = (
     "{", "[]", '{"id": "a"}', '{"captions": []}', '{"id": "a", "captions": [{"text": "x"}]}',
-    '{"id": "a", "captions": 3}',
+    '{"id": "a", "captions": 3}', '{"id": "a", "captions": "From 1s to 2s, x."}',
 )  # fmt: skip
 
 

@@ -142,11 +142,13 @@ def read_captions(path: str | Path, examples: Sequence[Example]) -> dict[str, tu
         raise MissingError(f"no captions at {str(path)!r}, expected a JSONL file; set exploration.captions")
     by_id: dict[str, tuple[str, ...]] = {}
     by_video: dict[Path, tuple[str, ...]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
+            if not isinstance(row["captions"], list):  # a bare string would be a caption per character
+                raise TypeError(f"captions must be a list, got {row['captions']!r}")
             sentences = tuple(_sentence(one) for one in row["captions"])
             if "id" in row:
                 by_id[str(row["id"])] = sentences
