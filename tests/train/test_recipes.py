@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from timeloupe.config import load_recipe
 from timeloupe.environment.settings import EpisodeSettings, make_settings
@@ -47,3 +49,21 @@ def test_a_recipe_for_large_machines_says_what_it_needs_and_that_it_was_not_run(
     assert "arxiv" in lines[0].lower()
     assert "not run by us" in comment
     assert any(word in comment for word in ("hours", " h ", "days")) and "gpu" in comment or "x " in comment
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": {"kl_bound": 10.0}},
+        {"loss": {"kl_log_ratio_bound": 10.0}},
+        {"scale": "mean", "epsilon": 1e-6},
+        {"exploration": {"beta": 0.5}},
+        {"exploration": {"epochs": 1.0, "until": 0.5}},
+    ],
+    ids=str,
+)
+def test_an_option_that_nothing_reads_is_refused(changes: dict[str, Any]) -> None:
+    recipe = {"model": {"checkpoint": "x"}, "data": {"world": {"seed": 5}}, "steps": 2, "lr": 1e-5}
+    GrpoRecipe.model_validate(recipe)
+    with pytest.raises(ValidationError, match="does nothing here"):
+        GrpoRecipe.model_validate(recipe | changes)

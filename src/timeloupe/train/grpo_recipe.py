@@ -18,6 +18,18 @@ from timeloupe.trajectory import Task
 from timeloupe.world.script import ScriptSettings, training_seed
 
 
+def refuse_idle(part: RecipePart, names: Sequence[str], why: str) -> None:
+    """Do nothing unless one of these options of a recipe was changed, although nothing reads it.
+
+    Raises:
+        ValueError: One was.
+    """
+    for name in names:
+        value = getattr(part, name)
+        if value != type(part).model_fields[name].default:
+            raise ValueError(f"{name} = {value!r} does nothing here: {why}; leave it out")
+
+
 class WorldData(RecipePart):
     """Questions about world videos, made as MP4 on first use.
 
@@ -92,6 +104,12 @@ class LossPart(RecipePart):
     kl_log_ratio_bound: float = Field(default=20.0, gt=0)
     kl_bound: float | None = Field(default=None, gt=0)
 
+    @model_validator(mode="after")
+    def _read(self) -> Self:
+        if not self.kl_weight:
+            refuse_idle(self, ("kl_bound", "kl_log_ratio_bound"), "kl_weight is 0")
+        return self
+
 
 class ExplorationPart(RecipePart):
     """TaRO's constructive exploration: roll-outs whose thought begins with captions (``train.exploration``).
@@ -115,6 +133,14 @@ class ExplorationPart(RecipePart):
     opening: str = OPENING
     weights: OffPolicy = "mask"
     beta: float = Field(default=1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _read(self) -> Self:
+        if self.weights != "awr":
+            refuse_idle(self, ("beta",), f"weights are {self.weights!r}, only 'awr' has a temperature")
+        if self.epochs is not None:
+            refuse_idle(self, ("until",), "epochs says how long the warm-up lasts")
+        return self
 
 
 class SensitivityPart(RecipePart):
@@ -220,6 +246,12 @@ class GrpoRecipe(RecipePart):
             raise ValueError(
                 "model.lora.dropout must be 0: the network that is updated is the one that sampled"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _read(self) -> Self:
+        if self.scale != "std":
+            refuse_idle(self, ("epsilon",), f"scale is {self.scale!r}, only 'std' divides")
         return self
 
     @model_validator(mode="after")
