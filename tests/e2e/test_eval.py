@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.servers.process import serving
+
 COMMAND = [sys.executable, "-m", "timeloupe", "eval"]
 SHORT = ["--limit", "6", "--seed", "1", "--temperature", "1"]
 
@@ -106,6 +108,45 @@ def test_a_missing_video_is_a_row_with_its_reason_and_too_many_give_no_score(
     counted = json.loads(run("--resume", tmp_path / "run", "--fail-on-error", "0.5", "--json").stdout)
     assert counted["lost"] == 1 and counted["scores"][0]["faults"] == {"machine": 1}
     assert counted["scores"][0]["modes"][-1]["total"] == 4
+
+
+def test_a_served_model_plays_in_threads_and_a_dead_server_costs_no_episode(
+    world: Path, tmp_path: Path
+) -> None:
+    words = [
+        "world",
+        "--data",
+        world,
+        *SHORT,
+        "--settings-from",
+        "small",
+        "--image-format",
+        "png",
+        "--send",
+        "video",
+    ]
+    with serving() as server:
+        server.behave()
+        folder = tmp_path / "served"
+        secret = server.url.replace("//", "//someone:hidden-word@")
+        first = run(*words, "--base-url", secret, "--run", folder, "--concurrency", "3", "--json")
+        assert json.loads(first.stdout)["lost"] == 0
+        written = "".join(file.read_text(encoding="utf-8") for file in folder.iterdir())
+        assert "hidden-word" not in written + first.stderr
+        assert len(episodes(folder)) == 6
+        assert "needs --base-url" in run("--resume", folder, code=2).stderr
+        url = server.url
+    dead = run(
+        *words, "--base-url", url, "--run", tmp_path / "dead", "--retries", "0", "--timeout", "2", code=1
+    )
+    assert "6 of 6 episodes were lost" in dead.stderr and "no score" in dead.stderr
+    with serving() as server:
+        server.behave()
+        again = run("--resume", tmp_path / "dead", "--base-url", server.url, "--json")
+    assert json.loads(again.stdout)["lost"] == 0
+    assert {key: one[2] for key, one in episodes(tmp_path / "dead").items()} == {
+        key: one[2] for key, one in episodes(folder).items()
+    }
 
 
 def test_a_dry_run_plays_nothing(world: Path, tmp_path: Path) -> None:

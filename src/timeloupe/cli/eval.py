@@ -130,11 +130,11 @@ def evaluate(
     if flags["dry_run"]:
         _tell_plan(session, as_json)
         return
-    tally, seconds = session.play()
+    tally = session.play()
     if tally.left:
-        console.print(f"{tally.left} episodes are left; go on with: timeloupe eval --resume {session.folder}")
+        session.tell_resume(f"{tally.left} episodes are left")
         raise typer.Exit(130)
-    raise typer.Exit(session.report(tally, seconds, as_json))
+    raise typer.Exit(session.report(tally, as_json))
 
 
 def _resumed(flags: dict[str, Any], given: set[str]) -> dict[str, Any]:

@@ -87,7 +87,8 @@ class Session:
             image_format=flags["image_format"], timeout=flags["timeout"], logprobs=flags["logprobs"],
             settings_from=flags["settings_from"], max_request=flags["max_request"],
         )  # fmt: skip
-        self.kind = policy_name(flags["policy"], wanted)
+        # Named in the configuration: a resumed run must not fall back to another policy where --base-url is missing.
+        self.kind = flags["policy"] = policy_name(flags["policy"], wanted)
         return POLICIES[self.kind](wanted)
 
     def _settings(self) -> EpisodeSettings:
@@ -124,14 +125,14 @@ class Session:
             "system_prompt": self.system, "episode": self.settings.model_dump(mode="json"), "flags": stored,
         }  # fmt: skip
 
-    def play(self) -> tuple[Tally, float]:
-        """Play what the run lacks; returns what came of it and the seconds it took."""
+    def play(self) -> Tally:
+        """Play what the run lacks, and return what came of it."""
         from timeloupe.eval.runner import Pace, run_episodes
-        from timeloupe.runs import create_run, write_json
+        from timeloupe.runs import create_run
 
         flags = self.flags
         run = create_run(self.folder, self.config)
-        write_json(self.folder / SESSION, {key: plain(flags[key]) for key in MACHINE_FLAGS})
+        self._note_session(0.0)
         again = run.drop_faults()
         done = run.done()
         jobs: list[Job] = [
@@ -146,9 +147,37 @@ class Session:
         pace = Pace(size if served else 1, 1 if served else size, flags["retries"])
         stop = threading.Event()
         began = time.perf_counter()
-        with two_stages(stop, self.console), Progress(self.questions, len(jobs), self.console) as progress:
-            tally = run_episodes(jobs, run, self._play_batch(), pace, stop=stop, on_played=progress)
-        return tally, time.perf_counter() - began
+        try:
+            with (
+                two_stages(stop, self.console),
+                Progress(self.questions, len(jobs), self.console) as progress,
+            ):
+                return run_episodes(jobs, run, self._play_batch(), pace, stop=stop, on_played=progress)
+        except KeyboardInterrupt:
+            self.tell_resume("interrupted")
+            raise
+        finally:
+            self._note_session(time.perf_counter() - began)
+
+    def tell_resume(self, why: str) -> None:
+        """Say how the run goes on."""
+        self.console.print(
+            f"{why}; go on with: timeloupe eval --resume {self.folder}", markup=False, soft_wrap=True
+        )
+
+    def _note_session(self, seconds: float) -> None:
+        """Write how the run is played, and add to the seconds that it has taken; a password stays out of the file."""
+        from timeloupe.runs import write_json
+
+        stored = {key: plain(self.flags[key]) for key in MACHINE_FLAGS}
+        if "@" in (self.flags["base_url"] or ""):
+            stored["base_url"] = None
+        write_json(self.folder / SESSION, stored | {"seconds": self.seconds() + seconds})
+
+    def seconds(self) -> float:
+        """Wall time that all sessions of this run took; one that was killed is not in it."""
+        path = self.folder / SESSION
+        return json.loads(path.read_text(encoding="utf-8")).get("seconds", 0.0) if path.is_file() else 0.0
 
     def _play_batch(self) -> PlayBatch:
         from timeloupe.cli.frame_cache import make_cache
@@ -182,24 +211,18 @@ class Session:
                 "without a score", style="yellow",
             )  # fmt: skip
 
-    def _card(
-        self, trajectories: Sequence[Trajectory], boards: Sequence[Scoreboard], seconds: float
-    ) -> dict[str, Any]:
-        """Write and return the run's card; the time of earlier sessions is in the one that they wrote."""
+    def _card(self, trajectories: Sequence[Trajectory], boards: Sequence[Scoreboard]) -> dict[str, Any]:
+        """Write and return the run's card."""
         from timeloupe.cli.policies import policy_facts
         from timeloupe.eval.card import CARD, make_card
         from timeloupe.runs import snapshot_environment, write_json
 
-        path = self.folder / CARD
-        before = (
-            json.loads(path.read_text(encoding="utf-8"))["cost"]["wall_seconds"] if path.is_file() else 0.0
-        )
         card = make_card(
             self.questions, self.protocol, self.settings, trajectories, boards, system_prompt=self.system,
             policy=policy_facts(self.policy.policy), environment=snapshot_environment(), seed=self.flags["seed"],
-            wall_seconds=before + seconds,
+            wall_seconds=self.seconds(),
         )  # fmt: skip
-        write_json(path, finite(card))
+        write_json(self.folder / CARD, finite(card))
         return card
 
     def scores(self, trajectories: Sequence[Trajectory]) -> list[Scoreboard]:
@@ -217,7 +240,7 @@ class Session:
             )  # fmt: skip
         return found
 
-    def report(self, tally: Tally, seconds: float, as_json: bool) -> int:
+    def report(self, tally: Tally, as_json: bool) -> int:
         """Print the scores and return the exit code: 1 where too many episodes were lost to machines."""
         from timeloupe.cli.score import facts, show
         from timeloupe.eval.card import card_lines
@@ -232,14 +255,14 @@ class Session:
             reason = one.problem.message if one.problem else "no reason"
             self.console.print(f"{one.example.id}: {reason}", style="red", markup=False, soft_wrap=True)
         boards = self.scores(trajectories) if whole else []
-        card = self._card(trajectories, boards, seconds)
+        card = self._card(trajectories, boards)
         for line in card_lines(card):
             self.console.print(line, markup=False, soft_wrap=True, style="dim")
         if as_json:
             stops = {reason.value: sum(one.stop is reason for one in trajectories) for reason in StopReason}
             document = {
                 "run": str(self.folder), "episodes": len(trajectories), "stops": stops, "lost": len(faults),
-                "played_now": tally.written, "retried": tally.retried, "seconds": round(seconds, 3),
+                "played_now": tally.written, "retried": tally.retried, "seconds": round(self.seconds(), 3),
                 "scores": [facts(board) for board in boards],
             }  # fmt: skip
             typer.echo(json.dumps(document, allow_nan=False))

@@ -48,7 +48,7 @@ def make_card(
         policy: What is known of the model and its server.
         environment: Versions, commit, machine (``runs.snapshot_environment``).
         seed: Root seed.
-        wall_seconds: Time that the run took, all sessions together.
+        wall_seconds: Time that the run took, all sessions together but those that were killed.
         price: US dollars for a million prompt and completion tokens; ``None`` = not known.
     """
     prompt = prompt_facts(protocol, settings, system_prompt)
