@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from timeloupe.errors import ConfigError, MissingError, RecordError
-from timeloupe.runs import create_run, differing_keys, open_run, write_atomic
+from timeloupe.runs import create_run, differing_keys, lock_run, open_run, write_atomic
 from timeloupe.trajectory import Example, Problem, StopReason, Trajectory, to_line
 
 CONFIG = {"policy": "scripted", "episode": {"max_turns": 3, "skim_frames": 16}, "seed": 0}
@@ -168,3 +170,84 @@ def test_an_atomic_write_leaves_the_old_content_or_the_new(tmp_path: Path) -> No
 def test_a_configuration_must_be_strict_json(tmp_path: Path) -> None:
     with pytest.raises(ValueError):
         create_run(tmp_path / "run", {"lr": float("nan")})
+
+
+HOLDER = """
+import sys, time
+from timeloupe.runs import lock_run
+with lock_run(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def hold(folder: Path) -> subprocess.Popen[str]:
+    """Start a process that holds a run folder, and return when it does."""
+    command = [sys.executable, "-c", HOLDER, str(folder)]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    return holder
+
+
+def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "run"
+    holder = hold(folder)
+    try:
+        refused = pytest.raises(ConfigError, match=f"being written.* beside process {holder.pid} on")
+        with refused, lock_run(folder):
+            raise AssertionError("two writers")
+        assert (folder / ".lock").exists()
+    finally:
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    with lock_run(folder):  # a kill released it, and what it left is no hindrance
+        run = create_run(folder, CONFIG)
+    assert sorted(item.name for item in run.path.iterdir()) == ["config.json", "environment.json"]
+
+
+def test_a_process_does_not_hold_a_folder_twice(tmp_path: Path) -> None:
+    with lock_run(tmp_path), pytest.raises(ConfigError, match="being written"), lock_run(tmp_path):
+        raise AssertionError("two writers")
+    with lock_run(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_leaves_no_folder_that_was_not_there(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="refused"), lock_run(tmp_path / "new"):
+        raise RuntimeError("refused")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="needs a folder"), lock_run(tmp_path / "file"):
+        pass
+
+
+def test_there_is_one_writer_however_many_try(tmp_path: Path) -> None:
+    inside: list[int] = []
+    most: list[int] = []
+
+    def attempt(number: int) -> None:
+        for _ in range(200):
+            try:
+                with lock_run(tmp_path / "run"):  # each makes it, and takes it away again
+                    inside.append(number)
+                    most.append(len(inside))
+                    inside.remove(number)
+            except ConfigError:
+                continue
+
+    threads = [threading.Thread(target=attempt, args=(number,)) for number in range(4)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert max(most) == 1
+
+
+def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(file: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("timeloupe.runs.fcntl.flock", flock)
+    with pytest.warns(UserWarning, match="has no locks"), lock_run(tmp_path):
+        pass

@@ -5,6 +5,7 @@
     RUN/config.json           the resolved configuration; a folder with another one is refused
     RUN/environment.json      versions, platform and commit of every session that wrote here
     RUN/trajectories.jsonl    one episode per line, appended and flushed
+    RUN/.lock                 there while a process writes here (``lock_run``)
 
 A process that is killed while it writes leaves at most one torn last line: readers pass over it, and the next
 writer cuts it off. An episode that the machine's fault ended is not done: a resumed run plays it again, and
@@ -13,11 +14,15 @@ the later line stands.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import platform
 import subprocess
+import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -31,6 +36,7 @@ from timeloupe.trajectory import StopReason, Trajectory, to_line
 CONFIG = "config.json"
 ENVIRONMENT = "environment.json"
 TRAJECTORIES = "trajectories.jsonl"
+LOCK = ".lock"
 
 EpisodeKey = tuple[str, int]
 """Example id and roll-out index."""
@@ -133,6 +139,72 @@ def episode_key(trajectory: Trajectory) -> EpisodeKey:
     return trajectory.example.id, trajectory.rollout_index
 
 
+@contextmanager
+def lock_run(path: str | Path) -> Iterator[None]:
+    """Hold a run folder for one writer for the time of a ``with`` block; every command that writes a run does.
+
+    The lock is the operating system's (``flock`` on the file ``.lock`` in the folder): it ends with the process however
+    that ends. The file is taken away at the end of the block, and the folder if it was made here and nothing is in it.
+    Reading needs no lock.
+
+    Args:
+        path: The folder; made, with parents, if it is not there.
+
+    Raises:
+        ConfigError: Another process holds it, or it is no folder.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"a run needs a folder, got the file {str(path)!r}, name another path")
+    made = not path.exists()
+    lock = _take_lock(path)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # while it is held: nobody can have taken it in between
+            (path / LOCK).unlink()
+        os.close(lock)
+        if made:
+            with suppress(OSError):  # something is in it
+                path.rmdir()
+
+
+def _take_lock(folder: Path) -> int:
+    """Return an open file that is locked and is the lock file of the folder, which is made."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:  # whoever made the folder too has just taken it away
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(lock, 200, 0).decode(errors="replace") or "another process"
+            os.close(lock)
+            raise ConfigError(
+                f"run folder {str(folder)!r} is being written, got a second process beside {owner}; wait until that "
+                "ends, end it, or name another folder"
+            ) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
+                os.close(lock)
+                raise
+            warnings.warn(
+                f"the file system of {str(folder)!r} has no locks ({error}): see that no second process writes there",
+                stacklevel=4,
+            )
+            return lock
+        try:
+            if os.path.samestat(os.fstat(lock), (folder / LOCK).stat()):
+                os.ftruncate(lock, 0)
+                os.pwrite(lock, f"process {os.getpid()} on {platform.node()}".encode(), 0)
+                return lock
+        except FileNotFoundError:
+            pass
+        os.close(lock)  # its owner took the file away as it was opened: there is another one, or none
+
+
 def create_run(path: str | Path, config: Mapping[str, Any]) -> RunFolder:
     """Return the run folder at ``path`` with this configuration, made or taken up again.
 
@@ -159,7 +231,7 @@ def create_run(path: str | Path, config: Mapping[str, Any]) -> RunFolder:
                 f"run folder {str(path)!r} holds another configuration ({shown}{more}), "
                 f"name another folder or use the same settings"
             )
-    elif path.is_dir() and any(path.iterdir()):
+    elif path.is_dir() and any(item.name != LOCK for item in path.iterdir()):
         raise ConfigError(
             f"folder {str(path)!r} is not empty and holds no {CONFIG}, name a new or empty folder for the run"
         )
