@@ -220,7 +220,7 @@ class Session:
         card = make_card(
             self.questions, self.protocol, self.settings, trajectories, boards, system_prompt=self.system,
             policy=policy_facts(self.policy.policy), environment=snapshot_environment(), seed=self.flags["seed"],
-            wall_seconds=self.seconds(),
+            wall_seconds=self.seconds(), mode=self.flags["mode"],
         )  # fmt: skip
         write_json(self.folder / CARD, finite(card))
         return card

@@ -10,7 +10,8 @@ from typing import Any
 
 from timeloupe.environment.settings import EpisodeSettings
 from timeloupe.eval.questions import Questions
-from timeloupe.eval.scoreboard import Scoreboard
+from timeloupe.eval.scoreboard import OFFICIAL, Scoreboard, scripts_of
+from timeloupe.eval.scripts.sources import source_of
 from timeloupe.prompt.protocol import Protocol
 from timeloupe.trajectory import StopReason, Trajectory
 
@@ -34,6 +35,7 @@ def make_card(
     environment: Mapping[str, Any],
     seed: int,
     wall_seconds: float,
+    mode: str,
     price: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
     """Return the card, as JSON data.
@@ -49,6 +51,7 @@ def make_card(
         environment: Versions, commit, machine (``runs.snapshot_environment``).
         seed: Root seed.
         wall_seconds: Time that the run took, all sessions together but those that were killed.
+        mode: How the scores were asked for: ``strict``, ``official:SCRIPT``, ``all``, ...
         price: US dollars for a million prompt and completion tokens; ``None`` = not known.
     """
     prompt = prompt_facts(protocol, settings, system_prompt)
@@ -69,6 +72,10 @@ def make_card(
             "temperature": settings.temperature, "top_p": settings.top_p, "top_k": settings.top_k,
             "max_new_tokens": settings.max_new_tokens, "seed": seed,
             "repeats": 1 + max((one.rollout_index for one in trajectories), default=0),
+        },
+        "scorer": {
+            "mode": mode,
+            "scripts": {name: source_of(f"{OFFICIAL}:{name}") for name in scripts_of(questions.benchmark, mode)},
         },
         "environment": dict(environment),
         "episodes": {reason.value: sum(one.stop is reason for one in trajectories) for reason in StopReason},
