@@ -39,9 +39,9 @@ class Server:
 
 
 @contextmanager
-def serving(*flags: str) -> Iterator[Server]:
-    """Run ``tests.servers.local_server`` with these flags while the block lasts."""
-    command = [sys.executable, "-m", "tests.servers.local_server", *flags]
+def serving(*flags: str, module: str = "local_server") -> Iterator[Server]:
+    """Run ``tests.servers.local_server``, or another module there, with these flags while the block lasts."""
+    command = [sys.executable, "-m", f"tests.servers.{module}", *flags]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
