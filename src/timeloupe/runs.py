@@ -254,7 +254,7 @@ def open_run(path: str | Path) -> RunFolder:
     path = Path(path)
     if not (path / CONFIG).is_file():
         raise MissingError(f"no run at {str(path)!r}, expected a folder with {CONFIG}")
-    config = _read_json(path / CONFIG)
+    config = read_json(path / CONFIG)
     if not isinstance(config, dict):
         raise ConfigError(f"{str(path / CONFIG)!r} must hold a JSON object, got {type(config).__name__}")
     return RunFolder(path, config)
@@ -332,13 +332,18 @@ def _commit() -> str | None:
 
 
 def _note_environment(path: Path) -> None:
-    sessions: list[dict[str, Any]] = _read_json(path)["sessions"] if path.is_file() else []
+    sessions: list[dict[str, Any]] = read_json(path)["sessions"] if path.is_file() else []
     now = snapshot_environment()
     if not sessions or sessions[-1] != now:
         write_json(path, {"sessions": [*sessions, now]})
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """Return the JSON of a file.
+
+    Raises:
+        ConfigError: It is not valid JSON.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

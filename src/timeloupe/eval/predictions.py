@@ -87,7 +87,7 @@ def _read(path: Path, benchmark: Benchmark, rows: Sequence[Row]) -> Loaded:
 
 def _generic(path: Path) -> Loaded | None:
     """A file of trajectories, of our lines, or of one object {id: text}; ``None`` if it is none of them."""
-    first = _first_object(path)
+    first = first_object(path)
     if first is not None and {"schema_version", "example", "turns"} <= first.keys():
         return of_episodes(list(read_trajectories(path)), "JSONL of trajectories")
     if first is not None and _key(first, IDS) and _key(first, TEXTS[:1]):
@@ -137,7 +137,8 @@ def _key(line: dict[str, Any], names: Sequence[str]) -> str | None:
     return next((name for name in names if name in line), None)
 
 
-def _first_object(path: Path) -> dict[str, Any] | None:
+def first_object(path: Path) -> dict[str, Any] | None:
+    """Return the first line of a file as a JSON object; ``None`` if it is none."""
     try:
         return next((line for _, line in _lines(path)), None)
     except RecordError:

@@ -66,7 +66,7 @@ def load_questions(
         example_of(row).model_copy(update={"video": str(found[row.video] or row.video)}) for row in asked
     )
     missing = tuple(video for video, file in found.items() if file is None)
-    return Questions(benchmark, asked, examples, len(rows), missing, _digest(asked))
+    return Questions(benchmark, asked, examples, len(rows), missing, digest_rows(asked))
 
 
 def _file(video: str, folder: VideoFolder) -> Path | None:
@@ -76,7 +76,7 @@ def _file(video: str, folder: VideoFolder) -> Path | None:
     return folder.find(video)
 
 
-def _digest(rows: Sequence[Row]) -> str:
+def digest_rows(rows: Sequence[Row]) -> str:
     """Hash of everything that a row asks and counts as right; where its video lies does not matter."""
     digest = hashlib.sha256()
     for row in rows:

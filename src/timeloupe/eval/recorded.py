@@ -1,0 +1,371 @@
+"""What was recorded of a run: its episodes in short, its card and configuration, and the rows that it answered.
+
+An episode is read, cut down to what comparing and reporting need, and let go: a run of 10,000 long episodes fits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from timeloupe.errors import ConfigError, MissingError, RecordError, TimeloupeError
+from timeloupe.eval.benchmarks.world import score as score_by_task
+from timeloupe.eval.card import CARD
+from timeloupe.eval.predictions import first_object, read_predictions
+from timeloupe.eval.questions import digest_rows
+from timeloupe.eval.registry import benchmark as find_benchmark
+from timeloupe.eval.scoring import Benchmark, Row
+from timeloupe.runs import CONFIG, ENVIRONMENT, TRAJECTORIES, RunFolder, open_run, read_json
+from timeloupe.trajectory import Example, FrameRef, StopReason, Text, Trajectory, read_trajectories
+
+SESSION = "session.json"
+"""Written by ``timeloupe eval``: how a run was last played."""
+
+Key = tuple[str, int]
+"""Row id and repeat."""
+
+Span = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came of one question in one repeat, in short.
+
+    Attributes:
+        example: The question as it was asked; ``None`` in a file of predictions.
+        repeat: Which of the question's episodes, from 0.
+        prediction: What is scored: the last reply, "" where the episode ended without an answer, ``None`` where the
+            machine failed.
+        stop: Why the episode ended; ``None`` in a file of predictions.
+        problem: Why it went wrong, in words; "" if it did not.
+        option: The letter that was answered.
+        answered: The segments that were answered.
+        looked: Start and end of every crop that was shown.
+        words: Hash of all text that stood before the first reply.
+        skim: Hash of the times of the first frames; "" without frames.
+        skim_wh: Their size; ``None`` without frames.
+        crops: Hash of times and size of each crop.
+        first: Hash of the first reply's text.
+        duration_seconds: Length of the video as far as a whole first look tells it.
+        prompt_tokens: As counted by model or server; ``None`` if not.
+        completion_tokens: Likewise.
+        seconds: Wall time of the episode.
+        frames_decoded: Frames that the decoder had to decode for it.
+    """
+
+    example: Example | None
+    repeat: int
+    prediction: Any
+    stop: StopReason | None = None
+    problem: str = ""
+    option: str | None = None
+    answered: tuple[Span, ...] = ()
+    looked: tuple[Span, ...] = ()
+    words: str = ""
+    skim: str = ""
+    skim_wh: tuple[int, int] | None = None
+    crops: tuple[tuple[str, tuple[int, int]], ...] = ()
+    first: str = ""
+    duration_seconds: float | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    seconds: float = 0.0
+    frames_decoded: int = 0
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether the machine's fault ended the episode."""
+        return self.stop is StopReason.INFRASTRUCTURE
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A run as it lies on disk.
+
+    Attributes:
+        name: How people name it.
+        layout: What it is: a run folder, a file of trajectories, a file of predictions.
+        replies: By row id and repeat.
+        card: ``card.json``; empty if there is none.
+        config: ``config.json``; empty if there is none.
+        session: ``session.json``; empty if there is none.
+        environments: One per session.
+        spoken: Policy, protocol, seed and settings as the first episode has them; empty without episodes.
+        notes: What is missing, in words.
+    """
+
+    name: str
+    layout: str
+    replies: Mapping[Key, Reply]
+    card: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    session: Mapping[str, Any] = field(default_factory=dict)
+    environments: tuple[Mapping[str, Any], ...] = ()
+    spoken: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def benchmark_name(self) -> str | None:
+        """The benchmark's name if the run says it."""
+        return self.config.get("benchmark") or self.card.get("benchmark", {}).get("name")
+
+    @property
+    def questions_sha256(self) -> str | None:
+        """Hash of the rows that were asked, if the run says it."""
+        return self.config.get("questions_sha256") or self.card.get("benchmark", {}).get("sha256")
+
+    @property
+    def mode(self) -> str | None:
+        """How the run was scored, if it says so."""
+        return self.card.get("scorer", {}).get("mode") or self.session.get("mode")
+
+    @property
+    def repeats(self) -> tuple[int, ...]:
+        """Numbers of the repeats, ascending."""
+        return tuple(sorted({repeat for _, repeat in self.replies}))
+
+    def predictions(self, repeat: int) -> dict[str, Any]:
+        """Return what is scored of a repeat, by row id; faults of machines are not in it."""
+        found = ((id, one) for (id, number), one in self.replies.items() if number == repeat)
+        return {id: one.prediction for id, one in found if one.prediction is not None}
+
+    @property
+    def examples(self) -> dict[str, Example]:
+        """The questions as they were asked, by id."""
+        return {id: one.example for (id, _), one in self.replies.items() if one.example is not None}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The rows that runs are scored on.
+
+    Attributes:
+        benchmark: Whose they are.
+        rows: The rows.
+        source: Where they come from, in words.
+        whole: Whether they are all rows that were asked; else only those that were played are known.
+    """
+
+    benchmark: Benchmark
+    rows: tuple[Row, ...]
+    source: str
+    whole: bool
+
+
+def read_recorded(path: str | Path) -> Recorded:
+    """Return a run folder, or the run of a file of trajectories.
+
+    Raises:
+        MissingError: There is nothing at ``path``, or no episode in it.
+        ConfigError: It is a folder or a file of another kind.
+        RecordError: A line is not a valid trajectory.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise MissingError(f"no run at {str(path)!r}, expected a folder that `timeloupe eval --run` made")
+    if path.is_file() and path.name == TRAJECTORIES and (path.parent / CONFIG).is_file():
+        path = path.parent
+    if path.is_file():
+        return _of_file(path)
+    if not (path / TRAJECTORIES).is_file():
+        what = (
+            "it has a configuration and no episode yet"
+            if (path / CONFIG).is_file()
+            else "it is no run folder"
+        )
+        raise MissingError(f"no episodes in {str(path)!r}: {what}; play some with `timeloupe eval --run`")
+    run = open_run(path) if (path / CONFIG).is_file() else RunFolder(path, {})
+    replies, spoken = _replies(iter(run))
+    if not replies:
+        raise MissingError(f"no episodes in {str(path)!r}: its {TRAJECTORIES} is empty, go on with --resume")
+    card, session = _object(path / CARD), _object(path / SESSION)
+    environments = _object(path / ENVIRONMENT).get("sessions", [])
+    if not environments and card.get("environment"):
+        environments = [card["environment"]]
+    notes = [
+        f"has no {name}: {what}"
+        for name, there, what in (
+            (
+                CARD,
+                card,
+                "what it would say is taken from its configuration and episodes as far as they tell",
+            ),
+            (CONFIG, run.config, "it was not played by `timeloupe eval`, or copied in part"),
+        )
+        if not there
+    ]
+    return Recorded(
+        str(path), "run folder", replies, card, run.config, session, tuple(environments), spoken, tuple(notes)
+    )
+
+
+def read_beside(path: str | Path, other: Recorded, asked: Asked) -> Recorded:
+    """Return a file of predictions as a run that answers the rows of another one."""
+    path = Path(path)
+    loaded = read_predictions(path, asked.benchmark, asked.rows)
+    replies = {
+        (id, 0): Reply(None, 0, prediction)
+        for id, prediction in loaded.by_id.items()
+        if prediction is not None
+    }
+    notes = [f"is a file of predictions ({loaded.layout}): nothing is known of how they were made"]
+    if loaded.unknown:
+        notes.append(f"has {len(loaded.unknown)} ids that the benchmark does not have: {loaded.unknown[0]!r}")
+    known = {row.id for row in asked.rows}
+    return Recorded(
+        str(path), loaded.layout, {key: one for key, one in replies.items() if key[0] in known},
+        config={"benchmark": other.benchmark_name}, notes=tuple(notes),
+    )  # fmt: skip
+
+
+def holds_trajectories(path: Path) -> bool:
+    """Return whether a path is a run or a file of trajectories, not a file of predictions."""
+    if not path.is_file():
+        return True
+    first = first_object(path)
+    return first is None or {"schema_version", "example", "turns"} <= first.keys()
+
+
+def asked_rows(run: Recorded, data: Path | None = None) -> Asked:
+    """Return the rows that a run is scored on.
+
+    They are those of the annotation file that the run names, as long as it is there and asks the same; else they are
+    rebuilt from the questions as the episodes have them, and only the strict mode is left.
+
+    Args:
+        run: The run.
+        data: Where the annotations are now; ``None`` = where the run says.
+
+    Raises:
+        ConfigError: ``data`` is given and holds none of the run's questions, or there is no such benchmark.
+        TimeloupeError: ``data`` is given and cannot be read.
+    """
+    name = run.benchmark_name
+    place = data or run.config.get("flags", {}).get("data")
+    if name is None or place is None:
+        return _of_examples(run, "the run names no annotations; give them by --data" if name else "")
+    chosen = find_benchmark(name)
+    try:
+        rows = chosen.load(Path(place))
+    except (TimeloupeError, OSError) as error:
+        if data is not None:
+            raise
+        return _of_examples(run, f"the annotations cannot be read ({error}); name their place with --data")
+    asked = tuple(rows[: run.config.get("questions", len(rows))])
+    if run.questions_sha256 in (None, digest_rows(asked)):
+        return Asked(chosen, asked, str(place), True)
+    if data is None:
+        return _of_examples(run, f"{place} asks something else than when the run was played")
+    ids = {id for id, _ in run.replies}
+    kept = tuple(row for row in rows if row.id in ids)
+    if not kept:
+        raise ConfigError(
+            f"--data {str(data)!r} has no question of {run.name!r}, such as {next(iter(ids))!r}"
+        )
+    return Asked(chosen, kept, f"{data}, which asks something else than when the run was played", False)
+
+
+def _of_examples(run: Recorded, why: str) -> Asked:
+    """The rows as the episodes have them."""
+    lengths = {id: one.duration_seconds for (id, _), one in run.replies.items()}
+    rows = tuple(
+        Row(
+            id=id, video=one.video, question=one.question, task=one.task, options=one.options, answer=one.answer,
+            windows=tuple((part.start_seconds, part.end_seconds) for part in one.segments),
+            duration_seconds=lengths[id], groups={"task": one.task},
+        )
+        for id, one in run.examples.items()
+    )  # fmt: skip
+    name = run.benchmark_name or "recorded questions"
+    source = "the questions as recorded in the episodes" + (f": {why}" if why else "")
+    return Asked(Benchmark(name, name, "as recorded", "", _no_file, {}, score_by_task), rows, source, False)
+
+
+def _no_file(path: Path) -> list[Row]:
+    raise RecordError(f"recorded questions have no file, got {str(path)!r}")
+
+
+def _of_file(path: Path) -> Recorded:
+    if not holds_trajectories(path):
+        raise ConfigError(
+            f"{str(path)!r} is no run, got a file of predictions; it can be compared with a run "
+            "(timeloupe diff RUN FILE) and scored with `timeloupe score`"
+        )
+    replies, spoken = _replies(read_trajectories(path))
+    if not replies:
+        raise MissingError(f"no episodes in {str(path)!r}: the file is empty")
+    note = "is a file of trajectories: it has no card and no configuration, its episodes tell the rest"
+    return Recorded(str(path), "JSONL of trajectories", replies, spoken=spoken, notes=(note,))
+
+
+def _replies(episodes: Iterator[Trajectory]) -> tuple[dict[Key, Reply], dict[str, Any]]:
+    """The latest reply of every question and repeat, and what the first episode says of how it was played."""
+    found: dict[Key, Reply] = {}
+    spoken: dict[str, Any] = {}
+    for episode in episodes:
+        spoken = spoken or {
+            "policy": episode.policy, "protocol": episode.protocol, "seed": episode.seed, "settings": episode.settings,
+            "system": "".join(one.text for one in episode.prompt if one.role == "system"),
+        }  # fmt: skip
+        found[episode.example.id, episode.rollout_index] = reply_of(episode)
+    return found, spoken
+
+
+def reply_of(episode: Trajectory) -> Reply:
+    """Return an episode in short."""
+    answer, turns = episode.answer, episode.turns
+    usages = [turn.generation.usage for turn in turns]
+    skims = episode.skims
+    problem = episode.problem or next(
+        (turn.problem for turn in reversed(turns) if turn.problem is not None), None
+    )
+    whole = (
+        len(skims) == 1 and skims[0].start_seconds == 0 and episode.settings.get("skim_end_seconds") is None
+    )
+    fault = episode.stop is StopReason.INFRASTRUCTURE
+    return Reply(
+        example=episode.example, repeat=episode.rollout_index,
+        prediction=None if fault else turns[-1].generation.text if answer is not None else "",
+        stop=episode.stop, problem="" if problem is None or answer is not None else problem.message,
+        option=None if answer is None else answer.option,
+        answered=() if answer is None else tuple((one.start_seconds, one.end_seconds) for one in answer.segments),
+        looked=tuple((one.start_seconds, one.end_seconds) for one in episode.crops),
+        words=_hash([
+            (message.role, [part.text for part in message.parts if isinstance(part, Text)])
+            for message in episode.prompt
+        ]),
+        skim=_hash([_times(one) for one in skims]) if skims else "",
+        skim_wh=skims[0].size_wh if skims else None,
+        crops=tuple((_hash(_times(one)), one.size_wh) for one in episode.crops),
+        first=_hash(turns[0].generation.text) if turns else "",
+        duration_seconds=skims[0].end_seconds if whole else None,
+        prompt_tokens=_total([one.prompt_tokens for one in usages]),
+        completion_tokens=_total([one.completion_tokens for one in usages]),
+        seconds=episode.seconds, frames_decoded=episode.frames_decoded,
+    )  # fmt: skip
+
+
+def _times(view: FrameRef) -> tuple[float, ...]:
+    return view.at_seconds
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
+def _total(counts: Sequence[int | None]) -> int | None:
+    return None if any(count is None for count in counts) else sum(count or 0 for count in counts)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """A JSON object of a file; empty if there is no such file."""
+    if not path.is_file():
+        return {}
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise ConfigError(f"{str(path)!r} must hold a JSON object, got {type(found).__name__}")
+    return found
