@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from timeloupe.environment.replay import read_clips, trajectory_messages
 from timeloupe.model.episode import Clip, TokenEpisode, same_clips
 from timeloupe.model.load import LoadedModel
 from timeloupe.model.render import render
 from timeloupe.train.advantage import Scale, difficulty_weights, group_advantages, off_policy_weights
 from timeloupe.train.exploration import is_constructed
 from timeloupe.train.grpo_recipe import DifficultyPart, ExplorationPart
-from timeloupe.train.rows import read_clips, trajectory_messages
 from timeloupe.trajectory import Trajectory
 from timeloupe.video.cache import FrameCache
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from timeloupe.errors import ConfigError, VideoError
+from timeloupe.environment.replay import read_clips, trajectory_messages
 from timeloupe.model.episode import TokenEpisode
 from timeloupe.model.load import LoadedModel
 from timeloupe.model.render import render
 from timeloupe.train.masking import Mask, trained_turns
-from timeloupe.trajectory import FrameRef, Message, Text, Trajectory
+from timeloupe.trajectory import Message, Text, Trajectory
 from timeloupe.video.cache import FrameCache
-from timeloupe.video.reader import VideoReader
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,41 +59,6 @@ def to_episode(row: TrainRow, loaded: LoadedModel, mask: Mask) -> TokenEpisode:
 def assistant(text: str) -> Message:
     """Return a reply as a message."""
     return Message(role="assistant", parts=(Text(text=text),))
-
-
-def trajectory_messages(trajectory: Trajectory) -> tuple[Message, ...]:
-    """Return a trajectory as one chat: prompt, replies and observations, up to its last reply.
-
-    Raises:
-        ConfigError: It has no turn.
-    """
-    if not trajectory.turns:
-        raise ConfigError(f"trajectory {trajectory.example.id!r} has no turn to learn from; leave it out")
-    messages = list(trajectory.prompt)
-    for turn in trajectory.turns:
-        messages.append(assistant(turn.generation.text))
-        if turn.observation is not None and turn is not trajectory.turns[-1]:
-            messages.append(turn.observation)
-    return tuple(messages)
-
-
-def read_clips(messages: Sequence[Message], cache: FrameCache | None) -> tuple[np.ndarray, ...]:
-    """Return the pixels of every frame reference, read from the videos at the recorded times and sizes.
-
-    Raises:
-        VideoError: A video cannot be read any more.
-    """
-    refs: list[FrameRef] = [ref for message in messages for ref in message.frame_refs]
-    clips: list[np.ndarray] = []
-    for ref in refs:
-        with VideoReader(ref.video, cache) as reader:
-            frames = reader.read(ref.at_seconds, ref.size_wh)
-        if frames.at_seconds != ref.at_seconds:
-            raise VideoError(
-                ref.video, "the frames at the recorded times are others now", hint="was the file replaced?"
-            )
-        clips.append(frames.pixels)
-    return tuple(clips)
 
 
 def trajectory_row(trajectory: Trajectory, cache: FrameCache | None = None) -> TrainRow:
