@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from timeloupe.cli.main import main
 from timeloupe.environment.settings import make_settings
-from timeloupe.errors import ConfigError, TimeloupeError
+from timeloupe.errors import ConfigError, MissingError, TimeloupeError
 from timeloupe.model.expand import expand
 from timeloupe.model.forward import target_logprobs
 from timeloupe.model.load import LoadedModel, load_model
@@ -25,6 +25,7 @@ from timeloupe.policy.small import SMALL_CHECKPOINT
 from timeloupe.prompt.protocol import PROTOCOLS
 from timeloupe.reward.base import Context
 from timeloupe.reward.compose import load_reward
+from timeloupe.runs import lock_run
 from timeloupe.train.batch import Sample, make_samples, token_episode
 from timeloupe.train.grpo import members, roll_out, score_all, train_grpo
 from timeloupe.train.grpo_recipe import GrpoRecipe
@@ -210,6 +211,28 @@ def test_a_recipe_that_was_refused_may_be_mended_in_the_same_folder(world: Path,
     assert not (tmp_path / "recipe.json").exists()
     train_grpo(recipe(world, steps=1, prompts=1, group=2, episode={"max_new_tokens": 4}), tmp_path)
     assert len(lines(tmp_path)) == 1
+
+
+def test_two_runs_do_not_write_into_one_folder(world: Path, tmp_path: Path) -> None:
+    with lock_run(tmp_path):  # as another process would
+        with pytest.raises(ConfigError, match="being written"):
+            train_grpo(recipe(world), tmp_path)
+        with pytest.raises(ConfigError, match="being written"):
+            train_grpo(recipe(world), tmp_path, resume=True)
+
+    def other(row: dict[str, Any]) -> None:  # while one trains, a second starts
+        with pytest.raises(ConfigError, match="being written"):
+            train_grpo(recipe(world), tmp_path, resume=True)
+
+    small = {"steps": 1, "prompts": 1, "group": 2, "episode": {"max_new_tokens": 4}}
+    train_grpo(recipe(world, **small), tmp_path, on_log=other)
+    assert len(lines(tmp_path)) == 1 and not (tmp_path / ".lock").exists()
+
+
+def test_a_run_that_is_not_there_leaves_no_folder(world: Path, tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match="no run to resume"):
+        train_grpo(recipe(world), tmp_path / "mistyped", resume=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_shared_world_of_other_settings_is_left_as_it_is(world: Path, tmp_path: Path) -> None:

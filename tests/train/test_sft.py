@@ -19,7 +19,7 @@ from timeloupe.model.load import load_model
 from timeloupe.policy.local import LocalPolicy
 from timeloupe.policy.scripted import ScriptedPolicy
 from timeloupe.prompt.protocol import PROTOCOLS
-from timeloupe.runs import create_run
+from timeloupe.runs import create_run, lock_run
 from timeloupe.train import sft
 from timeloupe.train.recipe import SftRecipe
 from timeloupe.trajectory import Example, Generation
@@ -89,6 +89,14 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path, monkeypatch: p
     assert whole.keys() == resumed.keys()
     for key, value in whole.items():
         assert torch.equal(value, resumed[key]), key
+
+
+def test_two_runs_do_not_write_into_one_folder(tmp_path: Path) -> None:
+    with lock_run(tmp_path), pytest.raises(ConfigError, match="being written"):
+        sft.train_sft(SftRecipe(**tiny_recipe()), tmp_path)
+    with pytest.raises(MissingError, match="no run to resume"):
+        sft.train_sft(SftRecipe(**tiny_recipe()), tmp_path / "mistyped", resume=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_resuming_a_finished_run_writes_the_trained_weights_again(tmp_path: Path) -> None:

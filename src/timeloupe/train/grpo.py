@@ -9,7 +9,6 @@ Sources: GRPO, DeepSeekMath (arXiv 2402.03300); GSPO (arXiv 2507.18071); the mul
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,14 +18,13 @@ import torch
 
 from timeloupe.environment.rollout import derive_seed, play
 from timeloupe.environment.settings import EpisodeSettings, make_settings
-from timeloupe.errors import ConfigError, MissingError, TimeloupeError, boundary
+from timeloupe.errors import ConfigError, TimeloupeError, boundary
 from timeloupe.model.load import LoadedModel
 from timeloupe.prompt.protocol import PROTOCOLS, Protocol
 from timeloupe.reward.base import Context
 from timeloupe.reward.compose import Reward, load_reward
-from timeloupe.runs import snapshot_environment, write_json
 from timeloupe.train.batch import make_samples
-from timeloupe.train.checkpoint import Progress, load_checkpoint, read_progress, save_checkpoint
+from timeloupe.train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from timeloupe.train.exploration import make_explorer, thought_figures
 from timeloupe.train.grpo_log import StepLog, phase_seconds, step_figures
 from timeloupe.train.grpo_recipe import GrpoRecipe, WorldData
@@ -38,6 +36,7 @@ from timeloupe.train.rollout_part import MakePolicy, RolloutPolicy, figures_of, 
 from timeloupe.train.sensitivity import drop_figures, step_drops
 from timeloupe.train.sft import export
 from timeloupe.train.trackers import Trackers, check_trackers
+from timeloupe.train.training_run import begin_run, training_run
 from timeloupe.train.update import update
 from timeloupe.trajectory import Example, Task, Trajectory, read_examples
 from timeloupe.video.cache import FrameCache
@@ -70,13 +69,26 @@ def train_grpo(
         make_policy: Makes the policy that plays; the default knows the backend ``local``.
 
     Raises:
-        ConfigError: ``folder`` holds another recipe's run, or any run and ``resume`` is false; the data has no row
-            that the reward can score.
+        ConfigError: Another process writes ``folder``, or it holds another recipe's run, or any run and ``resume`` is
+            false; the data has no row that the reward can score.
         TimeloupeError: No roll-out of two steps in a row has a reward; a gradient is no number.
     """
     folder = Path(folder)
     parallel = Parallel(recipe.model.device)
-    progress = parallel.from_main(lambda: _open_run(recipe, folder, resume))
+    check_trackers(recipe.trackers)
+    with parallel.in_main(training_run(recipe, folder, resume=resume)) as progress:
+        return _train(recipe, folder, progress.step, parallel, on_log, make_policy)
+
+
+def _train(
+    recipe: GrpoRecipe,
+    folder: Path,
+    progress: int,
+    parallel: Parallel,
+    on_log: Log | None,
+    make_policy: MakePolicy,
+) -> Path:
+    """The run itself, from step ``progress`` on."""
     placed = place(recipe, parallel)
     loaded, reference = placed.loaded, placed.reference
     protocol, settings = _speech(recipe, loaded)
@@ -90,9 +102,7 @@ def train_grpo(
     policy = make_policy(placed.playing, recipe.rollout)
     cache = FrameCache(CACHE_BYTES)
     if parallel.is_main:
-        # Only now is it a run: a recipe that was refused until here may be mended and use the folder.
-        (folder / "recipe.json").write_text(_recipe_text(recipe), encoding="utf-8")
-        write_json(folder / "environment.json", snapshot_environment())
+        begin_run(recipe, folder)
     trackers = Trackers(recipe.trackers, folder, recipe.model_dump(mode="json")) if parallel.is_main else None
     log = StepLog(folder, progress, on_log, trackers) if parallel.is_main else None
     lost = 0
@@ -254,30 +264,3 @@ def _world(world: WorldData, tasks: Sequence[Task], folder: Path) -> Path:
     refuse_other_world(where, list(plan_videos(where, **world.plan(tasks))))
     write_world(where, make_videos(where, **world.plan(tasks)))
     return where
-
-
-def _open_run(recipe: GrpoRecipe, folder: Path, resume: bool) -> int:
-    """Return how many steps of the run in ``folder`` are done."""
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"a run needs a folder, got the file {str(folder)!r}, name another path")
-    check_trackers(recipe.trackers)
-    path = folder / "recipe.json"
-    if resume and not path.exists():
-        raise MissingError(f"no run to resume in {str(folder)!r}, expected a folder with recipe.json")
-    folder.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        return 0
-    if not resume:
-        raise ConfigError(
-            f"{str(folder)!r} already holds a run; use --resume to go on with it, or a new folder"
-        )
-    if path.read_text(encoding="utf-8") != _recipe_text(recipe):
-        raise ConfigError(
-            f"{str(folder)!r} holds the run of another recipe; resume with that recipe, or use a new folder"
-        )
-    progress = read_progress(folder)
-    return 0 if progress is None else progress.step
-
-
-def _recipe_text(recipe: GrpoRecipe) -> str:
-    return json.dumps(recipe.model_dump(mode="json"), indent=2) + "\n"

@@ -8,7 +8,8 @@ the sum of all processes' gradients is the gradient of one process up to roundin
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -69,6 +70,15 @@ class Parallel:
         if box[1] is not None:
             raise box[1]
         return box[0]
+
+    @contextmanager
+    def in_main(self, context: AbstractContextManager[Item]) -> Iterator[Item]:
+        """Enter a context in the main process, for the time of a ``with`` block of all; give what it gives everywhere.
+
+        What it raises on entry is raised everywhere.
+        """
+        with ExitStack() as held:
+            yield self.from_main(lambda: held.enter_context(context))
 
     def gather(self, items: Sequence[Item]) -> list[Item]:
         """Return the items of all processes, process after process."""

@@ -23,9 +23,9 @@ from timeloupe.model.expand import expand
 from timeloupe.model.forward import hidden_states
 from timeloupe.model.load import LoadedModel, load_model
 from timeloupe.prompt.protocol import PROTOCOLS
-from timeloupe.runs import open_run, snapshot_environment, write_json
+from timeloupe.runs import open_run
 from timeloupe.train.alignment import alignment_batch, alignment_loss
-from timeloupe.train.checkpoint import Progress, load_checkpoint, read_progress, save_checkpoint
+from timeloupe.train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from timeloupe.train.lora import add_adapters, choose_trainable, has_adapters, merged_weights
 from timeloupe.train.loss import token_loss
 from timeloupe.train.optimizer import build_optimizers, schedule, set_learning_rate
@@ -41,6 +41,7 @@ from timeloupe.train.rows import TrainRow, to_episode, trajectory_row
 from timeloupe.train.supervision import ROTATIONS, Vocabulary, read_vocabulary, readout_loss, readouts
 from timeloupe.train.timeline_rows import TimelineRows
 from timeloupe.train.trackers import Trackers, check_trackers
+from timeloupe.train.training_run import begin_run, training_run
 from timeloupe.train.world_rows import WorldRows
 from timeloupe.trajectory import StopReason, Trajectory, read_trajectories
 from timeloupe.video.cache import FrameCache
@@ -72,16 +73,21 @@ def train_sft(
         on_log: Called with every metrics row.
 
     Raises:
-        ConfigError: ``folder`` holds another recipe's run, or any run at all and ``resume`` is false.
+        ConfigError: Another process writes ``folder``, or it holds another recipe's run, or any run at all and
+            ``resume`` is false.
     """
     folder = Path(folder)
-    progress = _open_run(recipe, folder, resume)
+    _check(recipe)
+    with training_run(recipe, folder, resume=resume) as progress:
+        return _train(recipe, folder, progress, on_log)
+
+
+def _train(recipe: SftRecipe, folder: Path, progress: Progress, on_log: Log | None) -> Path:
+    """The run itself, from ``progress`` on."""
     loaded = _load(recipe, folder)
     if recipe.model.lora is not None:
         add_adapters(loaded.model, recipe.model.lora, vision=not recipe.model.freeze_vision, seed=recipe.seed)
-    # Only now: a recipe that names no model must not leave a folder that refuses the corrected one.
-    (folder / "recipe.json").write_text(_recipe_text(recipe), encoding="utf-8")
-    write_json(folder / "environment.json", snapshot_environment())
+    begin_run(recipe, folder)
     if progress != Progress(0, 0):
         load_checkpoint(folder, loaded, None)
     if recipe.model.gradient_checkpointing:
@@ -306,7 +312,8 @@ def _text_model(loaded: LoadedModel) -> Any:
     return loaded.model.base_model.language_model
 
 
-def _open_run(recipe: SftRecipe, folder: Path, resume: bool) -> Progress:
+def _check(recipe: SftRecipe) -> None:
+    """Refuse what no run could do, before a folder is touched."""
     check_trackers(recipe.trackers)
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError("supervised training runs in one process: start it without torchrun or accelerate")
@@ -316,26 +323,6 @@ def _open_run(recipe: SftRecipe, folder: Path, resume: bool) -> Progress:
                 raise boundary(
                     f"stage {stage.name!r} stops at a figure that there is not", name, GATE_FIGURES
                 )
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"a run needs a folder, got the file {str(folder)!r}, name another path")
-    path = folder / "recipe.json"
-    if resume and not path.exists():
-        raise MissingError(f"no run to resume in {str(folder)!r}, expected a folder with recipe.json")
-    folder.mkdir(parents=True, exist_ok=True)
-    if path.exists():
-        if not resume:
-            raise ConfigError(
-                f"{str(folder)!r} already holds a run; use --resume to go on with it, or a new folder"
-            )
-        if path.read_text(encoding="utf-8") != _recipe_text(recipe):
-            raise ConfigError(
-                f"{str(folder)!r} holds the run of another recipe; resume with that recipe, or use a new folder"
-            )
-    return read_progress(folder) or Progress(0, 0)
-
-
-def _recipe_text(recipe: SftRecipe) -> str:
-    return recipe.model_dump_json(indent=2) + "\n"
 
 
 def _load(recipe: SftRecipe, folder: Path) -> LoadedModel:
