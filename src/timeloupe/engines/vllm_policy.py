@@ -74,7 +74,7 @@ class VllmPolicy:
         form_of(loaded.layout)
         self.loaded = loaded
         self.engine = VllmEngine(loaded, part, banned_tokens(loaded).nonzero().flatten().tolist())
-        self._version = _version_of(loaded)
+        self._version = loaded.weights_version
         self._probe: tuple[TokenEpisode, EnginePrompt] | None = None
         self._probe_tokens = 0
         self._largest_gap = 0.0
@@ -177,7 +177,7 @@ class VllmPolicy:
 
     def _catch_up(self) -> None:
         """Give vLLM the weights if they have changed."""
-        version = _version_of(self.loaded)
+        version = self.loaded.weights_version
         if version == self._version:
             return
         before = {}
@@ -235,11 +235,6 @@ class VllmPolicy:
         self._figures |= {"probe_gap": gap, "probe_seconds": time.perf_counter() - began}
         if moved:
             self._figures["probe_moved"] = max(moved)
-
-
-def _version_of(loaded: LoadedModel) -> int:
-    """Return a number that grows with every change of the weights in place, as an optimiser makes it."""
-    return sum(parameter._version for parameter in loaded.model.parameters())
 
 
 def _next_log_probs(loaded: LoadedModel, episode: TokenEpisode) -> torch.Tensor:

@@ -54,6 +54,11 @@ class LoadedModel:
         """The device of the model's parameters."""
         return next(self.model.parameters()).device
 
+    @property
+    def weights_version(self) -> int:
+        """A number that grows with every change of the weights in place, as an optimiser makes it."""
+        return sum(parameter._version for parameter in self.model.parameters())
+
 
 def load_model(
     checkpoint: str | Path,

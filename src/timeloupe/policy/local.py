@@ -108,7 +108,7 @@ class LocalPolicy:
             ConfigError: A request is wrong in itself: clips and frame references do not match, ...
         """
         start = time.perf_counter()
-        weights = _state_of(self.loaded)
+        weights = self.loaded.weights_version
         if weights != self._weights:
             self.memory.forget()
             self._weights = weights
@@ -177,11 +177,6 @@ def banned_tokens(loaded: LoadedModel) -> torch.Tensor:
     banned[[*special, *layout.vision_token_ids, *layout.never_sample]] = True
     banned[list(layout.eos_token_ids)] = False
     return banned.to(loaded.device)
-
-
-def _state_of(loaded: LoadedModel) -> int:
-    """Return a number that grows with every change of the weights in place, as an optimiser makes it."""
-    return sum(parameter._version for parameter in loaded.model.parameters())
 
 
 def _num_known(episode: TokenEpisode, request: GenerationRequest) -> int:
