@@ -107,8 +107,19 @@ def _scripted(flags: PolicyFlags) -> Chosen:
 
 
 def _openai(flags: PolicyFlags) -> Chosen:
-    from timeloupe.cli.frame_cache import parse_bytes
     from timeloupe.policy.openai_server import OpenAIPolicy
+
+    options, episode, protocol = openai_options(flags)
+    return Chosen(OpenAIPolicy(**options), episode, protocol)
+
+
+def openai_options(flags: PolicyFlags) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Return the arguments of ``OpenAIPolicy`` that flags ask for, the episode settings and the protocol.
+
+    Raises:
+        ConfigError: There is no ``--base-url``, or two flags do not go together.
+    """
+    from timeloupe.cli.frame_cache import parse_bytes
 
     if flags.base_url is None:
         raise ConfigError("--policy openai needs --base-url, such as http://localhost:8000/v1")
@@ -123,11 +134,11 @@ def _openai(flags: PolicyFlags) -> Chosen:
             None if flags.max_request is None else parse_bytes("--max-request", flags.max_request)
         ),
     }  # fmt: skip
-    policy = OpenAIPolicy(
-        flags.base_url, flags.model, api_key=find_key(flags.base_url, flags.api_key_env),
-        **{key: value for key, value in given.items() if value is not None},
-    )  # fmt: skip
-    return Chosen(policy, episode, protocol or DEFAULT_PROTOCOL)
+    options = {
+        "base_url": flags.base_url, "model": flags.model,
+        "api_key": find_key(flags.base_url, flags.api_key_env),
+    } | {key: value for key, value in given.items() if value is not None}  # fmt: skip
+    return options, episode, protocol or DEFAULT_PROTOCOL
 
 
 def _settings_of(checkpoint: str | None) -> tuple[dict[str, Any], str | None]:
