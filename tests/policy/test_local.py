@@ -237,6 +237,39 @@ def test_a_fault_costs_only_the_requests_that_cannot_be_run(monkeypatch: pytest.
         assert found[index].token_ids == expected[index].token_ids
 
 
+def test_what_is_remembered_goes_before_a_request_fails_for_want_of_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    policy = LocalPolicy(tiny_loaded())
+    first = request("qwen3_vl", 0)
+    expected = policy.generate([first])
+    policy.generate([request("qwen3_vl", index) for index in (1, 2)])
+    assert policy.memory.num_bytes > 0
+
+    from timeloupe.policy import local
+
+    decode, tried = local._decode, []
+
+    def crowded(jobs: Sequence[Any], loaded: Any, banned_V: Any, start: float, memory: Any) -> int:
+        tried.append(len(memory))
+        if memory.num_bytes:
+            raise torch.OutOfMemoryError("no memory left")
+        return decode(jobs, loaded, banned_V, start, memory)
+
+    monkeypatch.setattr(local, "_decode", crowded)
+    assert policy.generate([first])[0].token_ids == expected[0].token_ids
+    assert tried == [3, 0]
+
+    def hopeless(jobs: Sequence[Any], loaded: Any, banned_V: Any, start: float, memory: Any) -> int:
+        tried.append(len(memory))
+        decode(jobs, loaded, banned_V, start, memory)  # it remembers something, and fails all the same
+        raise torch.OutOfMemoryError("no memory left")
+
+    monkeypatch.setattr(local, "_decode", hopeless)
+    assert policy.generate([first])[0].finish == "error"
+    assert tried == [3, 0, 1, 0] and policy.memory.num_bytes == 0
+
+
 def test_a_wrong_request_is_an_error_of_the_caller() -> None:
     policy = LocalPolicy(tiny_loaded())
     with pytest.raises(ConfigError, match="one per frame reference"):

@@ -213,6 +213,33 @@ def test_a_recipe_that_was_refused_may_be_mended_in_the_same_folder(world: Path,
     assert len(lines(tmp_path)) == 1
 
 
+def test_an_update_has_the_memory_of_the_roll_outs(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policies: list[LocalPolicy] = []
+    given_back: list[int] = []
+    held: list[int] = []
+
+    class Watched(LocalPolicy):
+        def forget(self) -> None:
+            given_back.append(self.memory.num_bytes)
+            super().forget()
+
+    def make(loaded: LoadedModel, part: Any) -> LocalPolicy:
+        policies.append(Watched(loaded))
+        return policies[-1]
+
+    def spied(*arguments: Any) -> Any:
+        held.append(policies[0].memory.num_bytes)
+        return update(*arguments)
+
+    monkeypatch.setattr("timeloupe.train.grpo.update", spied)
+    short = {"steps": 2, "group": 2, "episode": {"temperature": 2.0, "max_new_tokens": 40}}
+    train_grpo(recipe(world, **short), tmp_path, make_policy=make)
+    assert len(given_back) == 2 and min(given_back) > 0
+    assert held == [0, 0]
+
+
 def test_two_runs_do_not_write_into_one_folder(world: Path, tmp_path: Path) -> None:
     with lock_run(tmp_path):  # as another process would
         with pytest.raises(ConfigError, match="being written"):

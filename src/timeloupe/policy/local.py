@@ -119,6 +119,10 @@ class LocalPolicy:
                 done[id(job)] = generation
         return [done[id(job)] for job in jobs]
 
+    def forget(self) -> None:
+        """Give back the memory of turns that were played: no episode of before goes on."""
+        self.memory.forget()
+
     def _job(self, request: GenerationRequest) -> _Job:
         loaded = self.loaded
         messages, clips = request.messages, request.clips
@@ -145,8 +149,11 @@ class LocalPolicy:
             batches[-1].append(job)
         return batches
 
-    def _run(self, batch: list[_Job], start: float) -> list[Generation]:
-        """Run a batch; if that fails, each half alone, down to single requests."""
+    def _run(self, batch: list[_Job], start: float, *, may_forget: bool = True) -> list[Generation]:
+        """Run a batch; if that fails, each half alone, down to single requests.
+
+        Where memory is out, what is remembered of other episodes goes first.
+        """
         try:
             with torch.inference_mode():
                 self.num_tokens_read += _decode(batch, self.loaded, self.banned_V, start, self.memory)
@@ -155,13 +162,19 @@ class LocalPolicy:
             raise
         except Exception as error:  # the machine's fault becomes a value
             reason = f"{type(error).__name__}: {error}"
+            no_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        again = no_memory and may_forget and len(self.memory) > 0
+        if no_memory:
+            self.memory.forget()
+        for job in batch:
+            job.ids, job.logprobs, job.finish, job.prefix = [], [], None, None
         if self.loaded.device.type == "cuda":
             torch.cuda.empty_cache()
+        if again:
+            return self._run(batch, start, may_forget=False)
         if len(batch) == 1:
             seconds = time.perf_counter() - start
             return [Generation(text="", finish="error", error=reason, seconds=seconds)]
-        for job in batch:
-            job.ids, job.logprobs, job.finish, job.prefix = [], [], None, None
         half = len(batch) // 2
         return self._run(batch[:half], start) + self._run(batch[half:], start)
 

@@ -32,7 +32,7 @@ from timeloupe.train.old_log_probs import OldLogProbs
 from timeloupe.train.optimizer import build_optimizers, schedule, set_learning_rate
 from timeloupe.train.parallel import Parallel
 from timeloupe.train.placement import place
-from timeloupe.train.rollout_part import MakePolicy, RolloutPolicy, figures_of, local_policy
+from timeloupe.train.rollout_part import MakePolicy, RolloutPolicy, figures_of, forget_episodes, local_policy
 from timeloupe.train.sensitivity import drop_figures, step_drops
 from timeloupe.train.sft import export
 from timeloupe.train.trackers import Trackers, check_trackers
@@ -186,14 +186,19 @@ def roll_out(
     cache: FrameCache,
     prefixes: Sequence[str] = (),
 ) -> list[Trajectory]:
-    """Return the roll-outs of some members of one step, in order; ``prefixes`` are how their replies begin."""
+    """Return the roll-outs of some members of one step, in order; ``prefixes`` are how their replies begin.
+
+    The policy keeps nothing of them: the next step's weights are others.
+    """
     policy.loaded.model.eval()
     seed = derive_seed(recipe.seed, "grpo-step", 0, step)
     examples, indices = [example for example, _ in chosen], [index for _, index in chosen]
-    return play(
+    found = play(
         examples, policy, protocol, settings, seed=seed, rollout_index=indices, cache=cache,
         reply_prefixes=prefixes,
     )  # fmt: skip
+    forget_episodes(policy)
+    return found
 
 
 def score_all(

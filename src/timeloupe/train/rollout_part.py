@@ -76,6 +76,15 @@ class TellsFigures(Protocol):
         ...
 
 
+@runtime_checkable
+class Remembers(Protocol):
+    """A policy that keeps what it has read of an episode until the episode goes on."""
+
+    def forget(self) -> None:
+        """Give that memory back."""
+        ...
+
+
 MakePolicy = Callable[["LoadedModel", RolloutPart], RolloutPolicy]
 """Makes the policy of the roll-outs. ``timeloupe.engines.rollouts.make_policy`` knows every backend."""
 
@@ -99,3 +108,9 @@ def local_policy(loaded: LoadedModel, part: RolloutPart) -> RolloutPolicy:
 def figures_of(policy: RolloutPolicy) -> dict[str, float]:
     """Return the figures of a policy since the last call, if it has any."""
     return policy.take_figures() if isinstance(policy, TellsFigures) else {}
+
+
+def forget_episodes(policy: RolloutPolicy) -> None:
+    """Take from a policy what it remembers of episodes that are over, so that an update has that memory."""
+    if isinstance(policy, Remembers):
+        policy.forget()
