@@ -42,6 +42,11 @@ COMMANDS = (
     Command(("frames",), "frames:frames", "Read the frames at given times."),
     Command(("view",), "view:view", "Write the episodes of a run as one page to open in a browser."),
     Command(("eval",), "eval:evaluate", "Play the agent over a benchmark and score it."),
+    Command(("audit",), "audit:audit", "See whether the answers of a run depend on the evidence they name."),
+    Command(
+        ("selfcheck",), "selfcheck:selfcheck", "Find out what a server does to times, order, stops and seeds."
+    ),
+    Command(("diff",), "diff:diff", "Say why one run's score is not the other's."),
     Command(("score",), "score:score", "Score predictions as official scripts do, and strictly."),
     Command(("reward", "list"), "reward:list_rewards", "List the presets and the parts there are."),
     Command(("reward", "show"), "reward:show", "Show what a reward is made of."),
