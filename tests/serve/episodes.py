@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from timeloupe.trajectory import (
     Answer,
+    Box,
     Example,
     FrameRef,
     Generation,
@@ -218,6 +219,38 @@ def unreadable(video: str, seconds: float, name: str = "q3") -> Trajectory:
     )
 
 
+def with_boxes(video: str, seconds: float, name: str = "boxes", shift: float = 0.0) -> Trajectory:
+    """What, when and where: two true boxes, and one named box that lies off by ``shift`` of the frame."""
+    first, second = 0.45 * seconds, 0.5 * seconds
+    true = (
+        Box(at_seconds=first, x1=0.4, y1=0.1, x2=0.58, y2=0.42, label="square"),
+        Box(at_seconds=second, x1=0.4, y1=0.1, x2=0.58, y2=0.42, label="square"),
+    )
+    example = Example(
+        id=name,
+        video=video,
+        question="What appears, when, and where?",
+        answer="a dark square",
+        segments=(span(0.4 * seconds, 0.6 * seconds),),
+        boxes=true,
+        task="what_when_where",
+    )
+    box = Box(at_seconds=first, x1=0.38 + shift, y1=0.12, x2=0.55 + shift, y2=0.4, label=f"square {HOSTILE}")
+    answer = Answer(text="a square", segments=(span(0.42 * seconds, 0.58 * seconds),), boxes=(box,))
+    return Trajectory(
+        example=example,
+        policy="scripted",
+        protocol="openo3",
+        prompt=(
+            Message(role="user", parts=(frames(video, "skim", 0, seconds, 16), Text(text=example.question))),
+        ),
+        turns=(Turn(generation=Generation(text="<answer>a square</answer>"), answer=answer, seconds=0.2),),
+        stop=StopReason.ANSWERED,
+        score=Score(parts={"accuracy": 1.0, "spatial": 0.61 - shift}),
+        seconds=0.3,
+    )
+
+
 def dead_server(video: str, name: str = "q4") -> Trajectory:
     """The machine's fault before the first turn: no views, no turns, no truth."""
     return Trajectory(
@@ -246,3 +279,22 @@ def write_run(folder: Path, trajectories: list[Trajectory]) -> Path:
     lines = "".join(to_line(trajectory) + "\n" for trajectory in trajectories)
     (folder / "trajectories.jsonl").write_text(lines, encoding="utf-8")
     return folder
+
+
+def many(video: str, seconds: float, number: int) -> list[Trajectory]:
+    """Episodes that differ in id, question, overlap, score and cost."""
+    made = []
+    for index in range(number):
+        one = single_pass(video, seconds, f"item-{index}", hit=index % 3 > 0)
+        example = one.example.model_copy(update={"question": f"Question {index}: when is way {index % 7}?"})
+        usage = Usage(prompt_tokens=1000 + index, completion_tokens=10)
+        turn = one.turns[0].model_copy(
+            update={"generation": one.turns[0].generation.model_copy(update={"usage": usage})}
+        )
+        score = Score(parts={"tiou": (index * 37 % 100) / 100})
+        made.append(
+            one.model_copy(
+                update={"example": example, "turns": (turn,), "score": score, "seconds": 1 + index % 50}
+            )
+        )
+    return made

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from timeloupe.errors import MissingError
 from timeloupe.runs import TRAJECTORIES, RunFolder, write_atomic
-from timeloupe.serve.page import render_page
+from timeloupe.serve.page import fill
+from timeloupe.serve.page_data import run_data
 from timeloupe.serve.thumbnails import MAX_PICTURES, Gallery, make_gallery
 from timeloupe.trajectory import Trajectory, read_trajectories
 
@@ -23,13 +25,13 @@ class Export:
         path: The page.
         num_episodes: Episodes on it.
         num_bytes: Its size.
-        gallery: The pictures on it, with the reasons for those that are missing.
+        galleries: The pictures on it, one gallery per run, with the reasons for those that are missing.
     """
 
     path: Path
     num_episodes: int
     num_bytes: int
-    gallery: Gallery
+    galleries: tuple[Gallery, ...]
 
 
 def read_run(run: str | Path) -> list[Trajectory]:
@@ -55,6 +57,7 @@ def export_page(
     run: str | Path,
     out: str | Path | None = None,
     *,
+    beside: str | Path | None = None,
     max_pictures: int = MAX_PICTURES,
     on_video: Callable[[int, int], None] | None = None,
 ) -> Export:
@@ -63,30 +66,37 @@ def export_page(
     Args:
         run: A run folder, or a JSONL file of trajectories.
         out: Where to write; ``None`` = ``index.html`` in the run folder, or beside the file under its name.
+        beside: Another run, to be shown side by side with the first.
         max_pictures: Pictures of frames at most; 0 = none.
-        on_video: Called with (videos done, videos in all).
+        on_video: Called with (videos done, videos in all), for each run anew.
 
     Raises:
         MissingError: There is nothing to show, or no folder to write to.
         RecordError: A line is not a valid trajectory.
     """
     run = Path(run)
-    trajectories = read_run(run)
-    folder = run if run.is_dir() else run.parent
     target = Path(out) if out is not None else run / PAGE if run.is_dir() else run.with_suffix(".html")
+    runs = [run] if beside is None else [run, Path(beside)]
+    episodes = [read_run(one) for one in runs]
     if not target.parent.is_dir():
         raise MissingError(
             f"no folder {str(target.parent)!r} to write the page to; make it, or name another --out"
         )
-    gallery = make_gallery(
-        trajectories,
-        locate=lambda video: locate_video(video, folder),
-        max_pictures=max_pictures,
-        on_video=on_video,
-    )
-    page = render_page(trajectories, gallery, title_of(run)).encode()
+    data: list[dict[str, Any]] = []
+    galleries: list[Gallery] = []
+    for one, trajectories in zip(runs, episodes, strict=True):
+        folder = one if one.is_dir() else one.parent
+        gallery = make_gallery(
+            trajectories,
+            locate=lambda video, folder=folder: locate_video(video, folder),
+            max_pictures=max_pictures // len(runs),
+            on_video=on_video,
+        )
+        data.append(run_data(trajectories, gallery, title_of(one)))
+        galleries.append(gallery)
+    page = fill(data).encode()
     write_atomic(target, page)
-    return Export(target, len(trajectories), len(page), gallery)
+    return Export(target, sum(len(found) for found in episodes), len(page), tuple(galleries))
 
 
 def export_html(run: str | Path, out: str | Path | None = None) -> Path:

@@ -7,22 +7,70 @@ from pathlib import PurePath
 from typing import Any
 
 from timeloupe.grounding import set_iou
-from timeloupe.serve.thumbnails import Gallery, views_of
-from timeloupe.trajectory import FrameRef, Message, Segment, StopReason, Text, Trajectory, Turn
+from timeloupe.serve.thumbnails import Gallery, box_times, views_of
+from timeloupe.trajectory import Box, FrameRef, Message, Segment, StopReason, Text, Trajectory, Turn
 
 HIT_TIOU = 0.5
 """A grounding answer counts as right on the page from this overlap on."""
 
 
+MOST_LIST_TEXT = 240
+"""Characters of a question or an answer that a line of the list holds."""
+
+MOST_SEARCH_TEXT = 2000
+"""Characters of an episode that the list's filter by words looks at."""
+
+
 def run_data(trajectories: Sequence[Trajectory], gallery: Gallery, title: str) -> dict[str, Any]:
-    """Return the whole page's data: title, pictures, and one entry per episode in the order given."""
+    """Return all of a run for a page that holds everything itself, episodes in the order given."""
     return {
-        "title": title,
-        "hit_tiou": HIT_TIOU,
+        **list_data([entry_data(trajectory, gallery) for trajectory in trajectories], title),
         "pictures": list(gallery.pictures),
         "left_out": gallery.left_out,
         "episodes": [episode_data(trajectory, gallery) for trajectory in trajectories],
     }
+
+
+def list_data(entries: list[dict[str, Any]], title: str) -> dict[str, Any]:
+    """Return what the list of episodes shows of a run."""
+    return {"title": title, "hit_tiou": HIT_TIOU, "entries": entries}
+
+
+def entry_data(trajectory: Trajectory, gallery: Gallery) -> dict[str, Any]:
+    """Return an episode's line in the list: what can be filtered and sorted by, and no more."""
+    example, answer, problem = trajectory.example, trajectory.answer, trajectory.problem
+    overlap = overlap_of(trajectory)
+    usages = [turn.generation.usage for turn in trajectory.turns]
+    counts = [n for usage in usages for n in (usage.prompt_tokens, usage.completion_tokens) if n is not None]
+    said = "" if answer is None else answer.text
+    words = [example.question, example.id, example.video, example.source, said, example.answer or ""]
+    words += [*example.options, problem.message if problem else ""]
+    return {
+        "id": example.id,
+        "rollout": trajectory.rollout_index,
+        "task": example.task,
+        "question": cut(example.question, MOST_LIST_TEXT),
+        "words": " ".join(cut(word, MOST_SEARCH_TEXT // 4) for word in words).lower()[:MOST_SEARCH_TEXT],
+        "answer": None if answer is None else cut(answer.option or said, MOST_LIST_TEXT),
+        "outcome": outcome_of(trajectory, overlap),
+        "stop": trajectory.stop.value,
+        "problem": None if problem is None else cut(problem.reason, MOST_LIST_TEXT),
+        "overlap": overlap,
+        "score": dict(trajectory.score.parts),
+        "evidence": pairs(trajectory.evidence)[:8],
+        "truth": pairs(example.segments)[:8],
+        "duration": duration_of(trajectory, gallery),
+        "turns": len(trajectory.turns),
+        "looks": len(trajectory.crops),
+        "tokens": sum(counts) if counts else None,
+        "seconds": trajectory.seconds,
+        "single_pass": trajectory.settings.get("tools") is False,
+    }
+
+
+def cut(text: str, most: int) -> str:
+    """Return at most ``most`` characters of a text, the last one an ellipsis if any are left out."""
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def episode_data(trajectory: Trajectory, gallery: Gallery) -> dict[str, Any]:
@@ -36,14 +84,18 @@ def episode_data(trajectory: Trajectory, gallery: Gallery) -> dict[str, Any]:
         "source": example.source,
         "question": example.question,
         "options": list(example.options),
-        "truth": {"answer": example.answer, "segments": pairs(example.segments), "boxes": len(example.boxes)},
+        "truth": {
+            "answer": example.answer,
+            "segments": pairs(example.segments),
+            "boxes": boxes_data(example.boxes),
+        },
         "answer": None
         if answer is None
         else {
             "text": answer.text,
             "option": answer.option,
             "segments": pairs(answer.segments),
-            "boxes": len(answer.boxes),
+            "boxes": boxes_data(answer.boxes),
         },
         "evidence": pairs(trajectory.evidence),
         "overlap": overlap,
@@ -56,11 +108,9 @@ def episode_data(trajectory: Trajectory, gallery: Gallery) -> dict[str, Any]:
         "single_pass": trajectory.settings.get("tools") is False,
         "video": example.video,
         "video_name": PurePath(example.video).name,
-        "note": gallery.notes.get(example.video),
-        "duration": duration_of(trajectory, gallery),
         "prompt": [message_data(message) for message in trajectory.prompt],
-        "skims": [view_data(view, gallery) for view in trajectory.skims],
-        "turns": [turn_data(turn, gallery) for turn in trajectory.turns],
+        "skims": [view_data(view) for view in trajectory.skims],
+        "turns": [turn_data(turn) for turn in trajectory.turns],
         "score": [
             {"name": name, "value": value, "reason": trajectory.score.reasons.get(name)}
             for name, value in trajectory.score.parts.items()
@@ -68,7 +118,35 @@ def episode_data(trajectory: Trajectory, gallery: Gallery) -> dict[str, Any]:
         "frames_decoded": trajectory.frames_decoded,
         "seconds": trajectory.seconds,
         "settings": trajectory.settings,
+        **pictures_data(trajectory, gallery),
     }
+
+
+def pictures_data(trajectory: Trajectory, gallery: Gallery) -> dict[str, Any]:
+    """Return what only the video's file can tell of an episode.
+
+    Returns:
+        ``note`` (why pictures are missing), ``duration`` in seconds, ``views``: for each view of the prompt and then
+        each crop, in order, ``[time, number of its picture]`` of the frames that have one; ``stills``: the same for
+        the times of boxes.
+    """
+
+    def numbered(video: str, times: Sequence[float]) -> list[list[float]]:
+        found = ((time, gallery.numbers.get((video, time))) for time in times)
+        return [[time, number] for time, number in found if number is not None]
+
+    video = trajectory.example.video
+    return {
+        "note": gallery.notes.get(video),
+        "duration": duration_of(trajectory, gallery),
+        "views": [numbered(view.video, view.at_seconds) for view in views_of(trajectory)],
+        "stills": numbered(video, box_times(trajectory)),
+    }
+
+
+def boxes_data(boxes: Sequence[Box]) -> list[dict[str, Any]]:
+    """Return boxes as time, ``[x1, y1, x2, y2]`` in fractions of the frame, and label."""
+    return [{"at": box.at_seconds, "xyxy": [box.x1, box.y1, box.x2, box.y2], "label": box.label} for box in boxes]
 
 
 def pairs(segments: Sequence[Segment]) -> list[list[float]]:
@@ -90,19 +168,17 @@ def message_data(message: Message) -> dict[str, Any]:
     return {"role": message.role, "text": "".join(parts).strip()}
 
 
-def view_data(view: FrameRef, gallery: Gallery) -> dict[str, Any]:
-    """Return a view with the number of the picture of each frame that has one."""
-    found = ((time, gallery.numbers.get((view.video, time))) for time in view.at_seconds)
+def view_data(view: FrameRef) -> dict[str, Any]:
+    """Return a view's span, size and frame times."""
     return {
         "kind": view.view,
         "span": [view.start_seconds, view.end_seconds],
         "size_wh": list(view.size_wh),
         "at": [round(time, 3) for time in view.at_seconds],
-        "pictures": [[time, number] for time, number in found if number is not None],
     }
 
 
-def turn_data(turn: Turn, gallery: Gallery) -> dict[str, Any]:
+def turn_data(turn: Turn) -> dict[str, Any]:
     """Return one turn's data."""
     generation, observation = turn.generation, turn.observation
     return {
@@ -116,7 +192,7 @@ def turn_data(turn: Turn, gallery: Gallery) -> dict[str, Any]:
         "answer": None if turn.answer is None else turn.answer.text,
         "problem": problem_data(turn),
         "observation": None if observation is None else message_data(observation)["text"],
-        "crops": [] if observation is None else [view_data(view, gallery) for view in observation.frame_refs],
+        "crops": [] if observation is None else [view_data(view) for view in observation.frame_refs],
         "prompt_tokens": generation.usage.prompt_tokens,
         "completion_tokens": generation.usage.completion_tokens,
         "seconds": turn.seconds,
@@ -154,10 +230,14 @@ def outcome_of(trajectory: Trajectory, overlap: float | None) -> str:
 
 
 def duration_of(trajectory: Trajectory, gallery: Gallery) -> float:
-    """Return the length of the episode's time axis: the video's if it could be read, else the last time named."""
-    if (known := gallery.durations.get(trajectory.example.video)) is not None:
+    """Return the length of the episode's time axis in seconds, > 0.
+
+    It is the video's if it could be read, else where the views and the truth end; a model may name any time, so what
+    it named counts only when there is nothing else.
+    """
+    if (known := gallery.durations.get(trajectory.example.video)) is not None and known > 0:
         return known
     ends = [view.end_seconds for view in views_of(trajectory)]
-    named = [*trajectory.example.segments, *trajectory.evidence]
-    named += [segment for turn in trajectory.turns if turn.call for segment in turn.call.segments]
-    return max([*ends, *(segment.end_seconds for segment in named)], default=1.0)
+    ends += [segment.end_seconds for segment in trajectory.example.segments]
+    named = [segment for turn in trajectory.turns if turn.call for segment in turn.call.segments]
+    return max(ends or [segment.end_seconds for segment in (*trajectory.evidence, *named)], default=1.0) or 1.0

@@ -24,6 +24,7 @@ MAX_PICTURES = 2400
 """Pictures a page may hold, about 5 kB each."""
 
 _MOST_PER_VIEW = (24, 12, 8, 5)
+_MOST_STILLS = 12
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,13 @@ def views_of(trajectory: Trajectory) -> tuple[FrameRef, ...]:
     return trajectory.skims + trajectory.crops
 
 
+def box_times(trajectory: Trajectory) -> tuple[float, ...]:
+    """Return the times of an episode's boxes, true and named ones, ascending; at most ``_MOST_STILLS``."""
+    named = () if trajectory.answer is None else trajectory.answer.boxes
+    times = sorted({box.at_seconds for box in (*trajectory.example.boxes, *named)})
+    return thin(times, _MOST_STILLS)
+
+
 def wanted_frames(
     trajectories: Sequence[Trajectory], max_pictures: int = MAX_PICTURES
 ) -> tuple[dict[str, list[float]], int]:
@@ -74,6 +82,7 @@ def wanted_frames(
                 aspect = view.size_wh[0] / max(1, view.size_wh[1])
                 fitting = max(4, min(most, round(STRIP_ASPECT / aspect)))
                 chosen.update(((view.video, time), None) for time in thin(view.at_seconds, fitting))
+            chosen.update(((trajectory.example.video, time), None) for time in box_times(trajectory))
         if len(chosen) <= max_pictures:
             break
     wanted: dict[str, list[float]] = {}
@@ -88,14 +97,16 @@ def make_gallery(
     locate: Callable[[str], str] = str,
     max_pictures: int = MAX_PICTURES,
     on_video: Callable[[int, int], None] | None = None,
+    deadline_seconds: float | None = None,
 ) -> Gallery:
-    """Return pictures of the frames that the episodes showed.
+    """Return pictures of the frames that the episodes showed, and of those that boxes are in.
 
     Args:
         trajectories: The episodes.
-        locate: From a video as a record names it to a path that can be opened.
+        locate: From a video as a record names it to a path that can be opened; a ``VideoError`` becomes its note.
         max_pictures: Pictures at most.
         on_video: Called with (videos done, videos in all).
+        deadline_seconds: As for :class:`~timeloupe.video.reader.VideoReader`.
     """
     wanted, left_out = wanted_frames(trajectories, max_pictures)
     named = dict.fromkeys(trajectory.example.video for trajectory in trajectories)
@@ -107,7 +118,7 @@ def make_gallery(
     for done, video in enumerate(videos, 1):
         times = wanted.get(video, [])
         try:
-            with VideoReader(locate(video)) as reader:
+            with VideoReader(locate(video), deadline_seconds=deadline_seconds) as reader:
                 durations[video] = reader.info.duration_seconds
                 frames = _pictures(reader, times)
         except (VideoError, OSError) as error:
