@@ -65,6 +65,15 @@ def evidence_spans(trajectory: Trajectory) -> tuple[Span, ...]:
     return tuple((time - BOX_SECONDS, time + BOX_SECONDS) for time in times)
 
 
+def true_spans(trajectory: Trajectory) -> tuple[Span, ...]:
+    """Return the (start, end) seconds of the true evidence, whatever the answer names; none where it is not known."""
+    return tuple((one.start_seconds, one.end_seconds) for one in trajectory.example.segments)
+
+
+EVIDENCE = {"cited": evidence_spans, "true": true_spans}
+"""Whose evidence is taken away: what the answer names, or what the annotation says."""
+
+
 def _span(ref: FrameRef) -> Span:
     """The time of a view: the frame displayed at its start may have begun earlier."""
     return min(ref.start_seconds, ref.at_seconds[0]), max(
