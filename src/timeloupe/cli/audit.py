@@ -116,8 +116,8 @@ class _Audit:
             counts = ", ".join(f"{count} with {reason}" for reason, count in self.left_out.items() if count)
             raise ConfigError(
                 f"{str(run.path)!r} has nothing to audit: of {len(self.episodes)} episodes none answers and has "
-                f"evidence, segments or boxes that it names or a crop ({counts or 'no episode'}); audit a run that uses "
-                "the tool, or take the annotation's segments with --evidence true"
+                f"evidence, segments or boxes that it names or a crop ({counts or 'no episode'}); audit a run that "
+                "uses the tool, or take the annotation's segments with --evidence true"
             )
         self.chosen = found if flags["limit"] is None else found[: flags["limit"]]
 
