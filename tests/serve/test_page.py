@@ -61,7 +61,7 @@ class Elements(HTMLParser):
 
 
 def data_of(page: str) -> dict:
-    return json.loads(Elements(page).content["script"][0])
+    return json.loads(Elements(page).content["script"][0])["runs"][0]
 
 
 def test_hostile_text_stays_text_and_comes_back_whole(video: str) -> None:
@@ -130,8 +130,9 @@ def test_an_episode_says_what_happened(video: str) -> None:
     assert data["score"][2] == {"name": "judge", "value": None, "reason": "no judge was configured"}
     skim = data["skims"][0]
     assert len(skim["at"]) == len(trajectory.skims[0].at_seconds)
-    assert skim["pictures"]
-    for seconds, number in skim["pictures"]:
+    assert len(data["views"]) == 4, "the skim and three crops"
+    assert data["views"][0]
+    for seconds, number in data["views"][0]:
         assert seconds in trajectory.skims[0].at_seconds
         assert gallery.pictures[number].startswith("data:image/jpeg;base64,")
 
@@ -216,17 +217,17 @@ def test_a_missing_or_broken_video_costs_only_its_thumbnails(tmp_path: Path, vid
         ],
     )
     done = export_page(run)
-    assert set(done.gallery.notes) == {gone, str(broken)}
+    assert set(done.galleries[0].notes) == {gone, str(broken)}
     episodes = data_of(done.path.read_text())["episodes"]
     assert [bool(one["note"]) for one in episodes] == [True, True, False]
-    assert [bool(one["skims"][0]["pictures"]) for one in episodes] == [False, False, True]
+    assert [bool(one["views"][0]) for one in episodes] == [False, False, True]
     assert episodes[0]["duration"] == SECONDS
 
 
 def test_a_video_beside_the_run_is_found(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [look_twice("clip.mp4", SECONDS)])
     draw_video(run / "clip.mp4", SECONDS)
-    assert export_page(run).gallery.notes == {}
+    assert export_page(run).galleries[0].notes == {}
 
 
 def test_a_replayed_episode_is_shown_once(tmp_path: Path, video: str) -> None:

@@ -86,7 +86,8 @@ def view(
             as_json=as_json,
         )
         return
-    given = {"--host": host, "--port": port, "--token": token, "--open": open_browser or None, "--follow-links": follow_links or None}
+    given = {"--host": host, "--port": port, "--token": token}
+    given |= {"--open": open_browser or None, "--follow-links": follow_links or None}
     for name, value in given.items():
         if value is not None:
             raise ConfigError(f"{name} is for the server, and --export starts none; leave out one of the two")

@@ -81,7 +81,8 @@ class Guard:
         except CookieError:
             kept = None
         candidates = [shown or "", kept.value if kept is not None else ""]
-        return any([hmac.compare_digest(_digest(one), _digest(self.token or "")) for one in candidates])
+        right = _digest(self.token or "")
+        return any(hmac.compare_digest(_digest(one), right) for one in candidates)
 
 
 def same_site(headers: Mapping[str, str], host: str) -> bool:

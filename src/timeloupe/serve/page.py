@@ -1,9 +1,9 @@
 """The page that shows runs: one HTML document with its own script and style. Pure.
 
-It comes in two forms. An exported page holds its data and asks for nothing; a served page asks the server that sent it.
-Everything that a model or file says travels as JSON, in the exported page inside a script element that is never run with
-every ``<`` escaped; the page's script puts it on the page as text, never as markup. A content security policy allows only
-the page's own script and style, by their hashes.
+It comes in two forms. An exported page holds its data and asks for nothing; a served page asks the server that sent
+it. Everything that a model or file says travels as JSON, in the exported page inside a script element that is never run
+with every ``<`` escaped; the page's script puts it on the page as text, never as markup. A content security policy
+allows only the page's own script and style, by their hashes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def render_page(
 
 def fill(runs: Sequence[dict[str, Any]]) -> str:
     """Return the page around the data of one or two runs."""
-    return _document(served=False, data={"runs": list(runs)}, title=" and ".join(run["title"] for run in runs))
+    return _document(
+        served=False, data={"runs": list(runs)}, title=" and ".join(run["title"] for run in runs)
+    )
 
 
 @functools.cache
@@ -55,7 +57,11 @@ def served_page() -> str:
 def content_policy(*, served: bool) -> str:
     """Return what the page may load and run."""
     rules = ["default-src 'none'", f"style-src '{source_hash(static_text('page.css'))}'"]
-    rules += [f"script-src '{source_hash(script_text(served=served))}'", "base-uri 'none'", "form-action 'none'"]
+    rules += [
+        f"script-src '{source_hash(script_text(served=served))}'",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
     rules += ["img-src data:", *(["media-src 'self'", "connect-src 'self'"] if served else [])]
     return "; ".join(rules)
 

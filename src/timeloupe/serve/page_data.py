@@ -146,7 +146,9 @@ def pictures_data(trajectory: Trajectory, gallery: Gallery) -> dict[str, Any]:
 
 def boxes_data(boxes: Sequence[Box]) -> list[dict[str, Any]]:
     """Return boxes as time, ``[x1, y1, x2, y2]`` in fractions of the frame, and label."""
-    return [{"at": box.at_seconds, "xyxy": [box.x1, box.y1, box.x2, box.y2], "label": box.label} for box in boxes]
+    return [
+        {"at": box.at_seconds, "xyxy": [box.x1, box.y1, box.x2, box.y2], "label": box.label} for box in boxes
+    ]
 
 
 def pairs(segments: Sequence[Segment]) -> list[list[float]]:
@@ -240,4 +242,6 @@ def duration_of(trajectory: Trajectory, gallery: Gallery) -> float:
     ends = [view.end_seconds for view in views_of(trajectory)]
     ends += [segment.end_seconds for segment in trajectory.example.segments]
     named = [segment for turn in trajectory.turns if turn.call for segment in turn.call.segments]
-    return max(ends or [segment.end_seconds for segment in (*trajectory.evidence, *named)], default=1.0) or 1.0
+    return (
+        max(ends or [segment.end_seconds for segment in (*trajectory.evidence, *named)], default=1.0) or 1.0
+    )

@@ -14,7 +14,6 @@ No part of an address is ever made into a path.
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 import socket
 import sys
@@ -141,7 +140,9 @@ class ViewerServer(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-def make_server(viewer: Viewer, host: str = "127.0.0.1", port: int = 0, token: str | None = None) -> ViewerServer:
+def make_server(
+    viewer: Viewer, host: str = "127.0.0.1", port: int = 0, token: str | None = None
+) -> ViewerServer:
     """Return a server that is bound and not yet running.
 
     Args:
@@ -158,7 +159,9 @@ def make_server(viewer: Viewer, host: str = "127.0.0.1", port: int = 0, token: s
     try:
         family, _, _, _, address = socket.getaddrinfo(host or "127.0.0.1", port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
-        raise ConfigError(f"--host is not known here, got {host!r}: {error}; use 127.0.0.1 or 0.0.0.0") from error
+        raise ConfigError(
+            f"--host is not known here, got {host!r}: {error}; use 127.0.0.1 or 0.0.0.0"
+        ) from error
     wide = not ipaddress.ip_address(str(address[0]).split("%")[0]).is_loopback
 
     class Server(ViewerServer):
@@ -185,9 +188,13 @@ def make_server(viewer: Viewer, host: str = "127.0.0.1", port: int = 0, token: s
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: ViewerServer
     protocol_version = "HTTP/1.1"
     timeout = IDLE_SECONDS
+
+    @property
+    def _here(self) -> ViewerServer:
+        assert isinstance(self.server, ViewerServer)
+        return self.server
 
     def do_GET(self) -> None:
         try:
@@ -213,12 +220,12 @@ class _Handler(BaseHTTPRequestHandler):
         except ValueError as error:
             raise _RefusalError(HTTPStatus.BAD_REQUEST, "the address has too many fields") from error
         query = {name: values[-1] for name, values in fields.items()}
-        refused = self.server.guard.refusal(self.headers, query.get("token"))  # type: ignore[arg-type]
+        refused = self._here.guard.refusal(self.headers, query.get("token"))  # type: ignore[arg-type]
         if refused is not None:
             raise _RefusalError(*refused)
-        viewer = self.server.viewer
+        viewer = self._here.viewer
         if parts.path == "/":
-            if "token" in query and self.server.guard.token is not None:
+            if "token" in query and self._here.guard.token is not None:
                 self._keep_token()
             else:
                 self._send(HTTPStatus.OK, served_page().encode(), "text/html; charset=utf-8")
@@ -237,7 +244,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _keep_token(self) -> None:
         """Put the token into a cookie and take it out of the address; browsers keep the part behind ``#``."""
-        guard = self.server.guard
+        guard = self._here.guard
         self.send_response(HTTPStatus.SEE_OTHER)
         self.send_header("Location", "/")
         self.send_header("Set-Cookie", f"{guard.cookie}={guard.token}; Path=/; HttpOnly; SameSite=Lax")
@@ -268,7 +275,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_video(self, path: str) -> None:
         try:
-            video = open_video(path, self.server.viewer.follow_links)
+            video = open_video(path, self._here.viewer.follow_links)
         except VideoError as error:
             raise _RefusalError(HTTPStatus.NOT_FOUND, f"{error.reason}; {error.hint}") from error
         with video.file:
