@@ -452,7 +452,7 @@ def write_down(work: Path, seeds: Sequence[int], *, keep: bool) -> None:
                 "Mean over seeds [lowest, highest]; a seed draws the order of questions and the roll-outs, the base is "
                 "the same for all. The design is in the script's docstring and was fixed before any figure was scored. "
                 "The base was taught with read-outs in its middle, which the paper does not have.",
-                "A difference of .01 is one question in a hundred: what the rule calls reproduced here is a direction in "
+                "A difference of .01 is one question in a hundred: what the rule calls reproduced is a direction in "
                 "three runs from one base, no size.",
                 *said,
             ],
