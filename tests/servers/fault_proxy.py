@@ -2,8 +2,8 @@
 
 ``python -m tests.servers.fault_proxy --to URL --log FILE`` prints its own base URL as soon as it listens. Which request
 meets which fault is drawn from the proxy's seed, the request's seed and how often that request came, so it does not
-depend on the order in which requests arrive. Every fault is a line of the log, with the seed of the request that met it:
-seeds derive from the episode, so the log says which rows of a run were touched, and by what.
+depend on the order in which requests arrive. Every fault is a line of the log, with the seed of the request that met
+it: seeds derive from the episode, so the log says which rows of a run were touched, and by what.
 
 Faults::
 
@@ -122,7 +122,9 @@ class Proxy(BaseHTTPRequestHandler):
         finally:
             connection.close()
 
-    def send(self, status: int, body: bytes, *, length: int | None = None, retry_after: str | None = None) -> None:
+    def send(
+        self, status: int, body: bytes, *, length: int | None = None, retry_after: str | None = None
+    ) -> None:
         self.send_response(status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body) if length is None else length))
@@ -168,7 +170,9 @@ class QuietServer(ThreadingHTTPServer):
 
 def main() -> None:
     """Run the proxy until it is killed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--to", required=True, help="base URL of the server behind it")
     parser.add_argument("--port", type=int, default=0, help="0 = any free one")
     parser.add_argument("--seed", type=int, default=0)

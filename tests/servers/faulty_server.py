@@ -101,9 +101,7 @@ def _ticks(times: tuple[float, ...]) -> list[int]:
     return ticks_of(times, clock_of(times))
 
 
-def _retimed(
-    messages: list[Message], change: Callable[[tuple[float, ...]], list[float]]
-) -> list[Message]:
+def _retimed(messages: list[Message], change: Callable[[tuple[float, ...]], list[float]]) -> list[Message]:
     return [
         message.model_copy(update={"parts": tuple(
             part.model_copy(update={"at_seconds": tuple(change(part.at_seconds)), "end_seconds": 1e6})

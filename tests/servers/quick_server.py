@@ -1,7 +1,7 @@
 """A server with OpenAI's chat completions that answers at once: what remains of a run's time is the client's own.
 
-``python -m tests.servers.quick_server --port 0`` prints its base URL as soon as it listens. No model: the reply is drawn
-from the request's seed, so the same seed gets the same words from any such server. Some replies look closer, some
+``python -m tests.servers.quick_server --port 0`` prints its base URL as soon as it listens. No model: the reply is
+drawn from the request's seed, so the same seed gets the same words from any such server. Some replies look closer, some
 answer, a few are malformed and a few refuse. Stop strings are kept in the text. Headers and bodies are read just as far
 as that needs.
 """
@@ -53,7 +53,14 @@ def completion(text: str) -> dict[str, Any]:
     """Return a chat completion that says ``text``."""
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
     usage = {"prompt_tokens": 100, "completion_tokens": len(text.split()), "total_tokens": 0}
-    return {"id": "1", "object": "chat.completion", "created": 0, "model": MODEL, "choices": [choice], "usage": usage}
+    return {
+        "id": "1",
+        "object": "chat.completion",
+        "created": 0,
+        "model": MODEL,
+        "choices": [choice],
+        "usage": usage,
+    }
 
 
 class Quick(asyncio.Protocol):

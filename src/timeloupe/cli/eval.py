@@ -92,6 +92,14 @@ def evaluate(
         int | None, typer.Option(help="Only the first so many questions.", show_default=False)
     ] = None,
     deadline: DeadlineFlag = None,
+    episode_deadline: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="End an episode that takes longer as a machine's fault; it is played again like others.",
+            show_default=False,
+        ),
+    ] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Episodes under way at once.")] = 16,
     retries: Annotated[
         int, typer.Option(min=0, help="Rounds for episodes that a machine's fault ended.")
@@ -104,6 +112,12 @@ def evaluate(
             help="With a larger share of episodes lost to machines, print no score and exit with 1.",
         ),
     ] = 0.05,
+    price: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="IN OUT", help="US dollars for a million tokens in and out.", show_default=False
+        ),
+    ] = None,
     cache_dir: CacheDirFlag = None,
     cache_bytes: CacheBytesFlag = None,
     threads: ThreadsFlag = 1,
@@ -122,7 +136,9 @@ def evaluate(
     """
     from rich.console import Console
 
-    flags = {key: value for key, value in locals().items() if key not in ("context", "Console")}
+    from timeloupe.runs import lock_run
+
+    flags = {key: value for key, value in locals().items() if key not in ("context", "Console", "lock_run")}
     given = {key for key in flags if context.get_parameter_source(key).name == "COMMANDLINE"}  # type: ignore[union-attr]
     flags = _resumed(flags, given) if resume is not None else flags
     console = Console(stderr=True, highlight=False)
@@ -130,11 +146,12 @@ def evaluate(
     if flags["dry_run"]:
         _tell_plan(session, as_json)
         return
-    tally = session.play()
-    if tally.left:
-        session.tell_resume(f"{tally.left} episodes are left")
-        raise typer.Exit(130)
-    raise typer.Exit(session.report(tally, as_json))
+    with lock_run(session.folder):
+        tally = session.play()
+        if tally.left:
+            session.tell_resume(f"{tally.left} episodes are left")
+            raise typer.Exit(130)
+        raise typer.Exit(session.report(tally, as_json))
 
 
 def _resumed(flags: dict[str, Any], given: set[str]) -> dict[str, Any]:

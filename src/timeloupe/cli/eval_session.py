@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,8 +30,8 @@ SESSION = "session.json"
 """How the run was last played: flags that change no episode, and so may differ from session to session."""
 
 MACHINE_FLAGS = (
-    "base_url", "api_key_env", "timeout", "threads", "concurrency", "retries", "fail_on_error", "cache_dir",
-    "cache_bytes", "mode", "videos",
+    "base_url", "api_key_env", "timeout", "episode_deadline", "threads", "concurrency", "retries", "fail_on_error",
+    "price", "cache_dir", "cache_bytes", "mode", "videos",
 )  # fmt: skip
 
 
@@ -62,6 +63,7 @@ class Session:
         for key, words in (("bench", "the benchmark's name"), ("data", "--data, its annotations")):
             if flags[key] is None:
                 raise ConfigError(f"timeloupe eval needs {words} (or --resume RUN)")
+        self._check_flags()
         if flags["run"] is None and not flags["dry_run"]:
             raise ConfigError("timeloupe eval needs --run, a new folder for the episodes (or --resume RUN)")
         chosen = benchmark(flags["bench"])
@@ -73,6 +75,13 @@ class Session:
         self.policy = self._policy()
         self.settings = self._settings()
         self.protocol = PROTOCOLS[flags["protocol"] or self.policy.protocol]
+
+    def _check_flags(self) -> None:
+        seconds, price = self.flags["episode_deadline"], self.flags["price"]
+        if seconds is not None and not 0 < seconds < float("inf"):
+            raise boundary("--episode-deadline", seconds, "seconds > 0")
+        if price is not None and not all(0 <= one < float("inf") for one in price):
+            raise boundary("--price", price, "two numbers >= 0, US dollars for a million tokens in and out")
 
     @property
     def folder(self) -> Path:
@@ -143,6 +152,8 @@ class Session:
         ]
         self._announce(len(jobs), len(done), again)
         served = self.kind == "openai"
+        if jobs:
+            self._note_server()
         size = flags["concurrency"]
         pace = Pace(size if served else 1, 1 if served else size, flags["retries"])
         stop = threading.Event()
@@ -172,12 +183,30 @@ class Session:
         stored = {key: plain(self.flags[key]) for key in MACHINE_FLAGS}
         if "@" in (self.flags["base_url"] or ""):
             stored["base_url"] = None
-        write_json(self.folder / SESSION, stored | {"seconds": self.seconds() + seconds})
+        more = {"seconds": self.seconds() + seconds, "servers": self.servers()}
+        write_json(self.folder / SESSION, stored | more)
+
+    def _note_server(self) -> None:
+        """Write what the server says of itself, if it says anything that it did not say before."""
+        from timeloupe.runs import write_json
+
+        ask = getattr(self.policy.policy, "server_facts", None)
+        found = ask() if ask else {}
+        known = self.servers()
+        if any(found.values()) and (not known or known[-1] != found):
+            write_json(self.folder / SESSION, self._noted() | {"servers": [*known, found]})
+
+    def _noted(self) -> dict[str, Any]:
+        path = self.folder / SESSION
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
     def seconds(self) -> float:
         """Wall time that all sessions of this run took; one that was killed is not in it."""
-        path = self.folder / SESSION
-        return json.loads(path.read_text(encoding="utf-8")).get("seconds", 0.0) if path.is_file() else 0.0
+        return self._noted().get("seconds", 0.0)
+
+    def servers(self) -> list[dict[str, Any]]:
+        """What the servers of all sessions said of themselves, the last one last."""
+        return self._noted().get("servers", [])
 
     def _play_batch(self) -> PlayBatch:
         from timeloupe.cli.frame_cache import make_cache
@@ -192,7 +221,7 @@ class Session:
             return play(
                 [example for example, _ in jobs], self.policy.policy, self.protocol, self.settings,
                 seed=self.flags["seed"], rollout_index=[repeat for _, repeat in jobs], cache=cache,
-                system_prompt=self.system,
+                system_prompt=self.system, deadline_seconds=self.flags["episode_deadline"],
             )  # fmt: skip
 
         return play_batch
@@ -220,7 +249,7 @@ class Session:
         card = make_card(
             self.questions, self.protocol, self.settings, trajectories, boards, system_prompt=self.system,
             policy=policy_facts(self.policy.policy), environment=snapshot_environment(), seed=self.flags["seed"],
-            wall_seconds=self.seconds(), mode=self.flags["mode"],
+            wall_seconds=self.seconds(), mode=self.flags["mode"], price=self.flags["price"], servers=self.servers(),
         )  # fmt: skip
         write_json(self.folder / CARD, finite(card))
         return card
@@ -243,7 +272,7 @@ class Session:
     def report(self, tally: Tally, as_json: bool) -> int:
         """Print the scores and return the exit code: 1 where too many episodes were lost to machines."""
         from timeloupe.cli.score import facts, show
-        from timeloupe.eval.card import card_lines
+        from timeloupe.eval.card import card_lines, fault_of
         from timeloupe.runs import open_run
         from timeloupe.trajectory import StopReason
 
@@ -262,6 +291,7 @@ class Session:
             stops = {reason.value: sum(one.stop is reason for one in trajectories) for reason in StopReason}
             document = {
                 "run": str(self.folder), "episodes": len(trajectories), "stops": stops, "lost": len(faults),
+                "faults": dict(Counter(map(fault_of, faults))),
                 "played_now": tally.written, "retried": tally.retried, "seconds": round(self.seconds(), 3),
                 "scores": [facts(board) for board in boards],
             }  # fmt: skip

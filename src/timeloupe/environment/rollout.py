@@ -117,6 +117,7 @@ def play(
     on_event: OnEvent | None = None,
     system_prompt: str | None = None,
     reply_prefixes: Sequence[str] = (),
+    deadline_seconds: float | None = None,
 ) -> list[Trajectory]:
     """Return one trajectory per example, in order.
 
@@ -132,6 +133,9 @@ def play(
         system_prompt: Replaces the protocol's.
         reply_prefixes: How the first reply of each example begins, empty = as the policy likes; none = all empty. What
             was begun stands in the records under ``settings["reply_prefix"]``.
+        deadline_seconds: An episode that has no end so long after the batch began ends as a machine's fault, reason
+            ``deadline``; a request under way is given up. A video that is being read is not: it has a limit of its own.
+            ``None`` = no limit.
 
     Raises:
         ConfigError: A setting does not fit a video. Everything else that goes wrong is in the trajectories.
@@ -144,7 +148,7 @@ def play(
         raise ValueError(f"need {len(examples)} reply prefixes, one per example or none, got {len(begun)}")
     if cache is None:
         cache = FrameCache(DEFAULT_CACHE_BYTES)
-    batch = _Batch(policy, protocol, settings, seed, cache, on_event)
+    batch = _Batch(policy, protocol, settings, seed, cache, on_event, deadline_seconds)
     episodes = [_Episode(i, example, indices[i], begun[i]) for i, example in enumerate(examples)]
     finished: dict[int, Trajectory] = {}
     skims: dict[str, View] = {}
@@ -153,6 +157,11 @@ def play(
         if episode.stop is not None:
             finished[episode.index] = batch.finish(episode)
     while running := [episode for episode in episodes if episode.stop is None]:
+        if batch.late:
+            for episode in running:
+                episode.stop, episode.problem = StopReason.INFRASTRUCTURE, batch.lateness()
+                finished[episode.index] = batch.finish(episode)
+            break
         began = time.perf_counter()
         generations = batch.generate(running)
         waited = time.perf_counter() - began
@@ -178,6 +187,7 @@ class _Batch:
         seed: int,
         cache: FrameCache,
         on_event: OnEvent | None,
+        deadline_seconds: float | None = None,
     ) -> None:
         self.policy = policy
         self.protocol = protocol
@@ -186,6 +196,18 @@ class _Batch:
         self.cache = cache
         self.on_event = on_event
         self.began = time.perf_counter()
+        self.deadline_seconds = deadline_seconds
+        self.give_up_at = None if deadline_seconds is None else self.began + deadline_seconds
+
+    @property
+    def late(self) -> bool:
+        """Whether the deadline has passed."""
+        return self.give_up_at is not None and time.perf_counter() >= self.give_up_at - 0.005  # two clocks
+
+    def lateness(self, why: str = "") -> Problem:
+        """Return why a late episode ends."""
+        said = f"the episode had no end after {self.deadline_seconds:g} s{': ' if why else ''}{why}"
+        return Problem(reason="deadline", message=said)
 
     def tell(self, event: Event) -> None:
         if self.on_event is not None:
@@ -229,6 +251,7 @@ class _Batch:
                 sampling=sampling,
                 example_id=episode.example.id,
                 reply_prefix="" if episode.turns else episode.reply_prefix,
+                give_up_at=self.give_up_at,
             )
             for episode in episodes
         ]
@@ -246,7 +269,8 @@ class _Batch:
     def take_turn(self, episode: _Episode, generation: Generation) -> Turn:
         """Read one reply, act on it, and set ``episode.stop`` if the episode ends with it."""
         if generation.finish == "error":
-            problem = Problem(reason="policy", message=generation.error or "the policy gave no reason")
+            message = generation.error or "the policy gave no reason"
+            problem = self.lateness(message) if self.late else Problem(reason="policy", message=message)
             return self._end(episode, StopReason.INFRASTRUCTURE, problem, generation)
         parsed = parse_reply(
             generation.text, self.protocol, num_options=len(episode.example.options),

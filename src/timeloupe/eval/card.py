@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -37,6 +38,7 @@ def make_card(
     wall_seconds: float,
     mode: str,
     price: tuple[float, float] | None = None,
+    servers: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Return the card, as JSON data.
 
@@ -53,6 +55,7 @@ def make_card(
         wall_seconds: Time that the run took, all sessions together but those that were killed.
         mode: How the scores were asked for: ``strict``, ``official:SCRIPT``, ``all``, ...
         price: US dollars for a million prompt and completion tokens; ``None`` = not known.
+        servers: What the servers of a served model said of themselves, the last one last.
     """
     prompt = prompt_facts(protocol, settings, system_prompt)
     versions = environment.get("packages", {})
@@ -63,6 +66,9 @@ def make_card(
             "missing_videos": len(questions.missing),
         },
         "model": dict(policy),
+        "server": dict(servers[-1]) if servers else None,
+        "earlier_servers": [dict(one) for one in servers[:-1]],
+        "judge": None,
         "prompt": prompt,
         "frames": {
             "times": FRAME_TIMES, "decoder": f"PyAV {versions.get('av', 'of unknown version')}",
@@ -79,6 +85,7 @@ def make_card(
         },
         "environment": dict(environment),
         "episodes": {reason.value: sum(one.stop is reason for one in trajectories) for reason in StopReason},
+        "faults": dict(Counter(fault_of(one) for one in trajectories if one.stop is StopReason.INFRASTRUCTURE)),
         "cost": cost(trajectories, wall_seconds, price),
         "scores": [
             {"repeat": number, "mode": table.mode, "figures": dict(table.figures), "unit": table.unit,
@@ -104,14 +111,23 @@ def prompt_facts(protocol: Protocol, settings: EpisodeSettings, system_prompt: s
     }  # fmt: skip
 
 
+def fault_of(trajectory: Trajectory) -> str:
+    """Return what ended an episode that a machine's fault ended: ``policy``, ``video``, ``deadline``, ..."""
+    return trajectory.problem.reason if trajectory.problem else "unknown"
+
+
 def cost(
     trajectories: Sequence[Trajectory], wall_seconds: float, price: tuple[float, float] | None = None
 ) -> dict[str, Any]:
     """Return what the episodes cost: seconds, tokens as the model or server counted them, frames, crops, turns.
 
-    ``None`` stands where a server did not count, or the price is not known.
+    ``None`` stands where a server did not count, or the price is not known. What a machine's fault took away is not in
+    it: neither the turn that failed nor an attempt that was played again.
     """
-    usages = [turn.generation.usage for one in trajectories for turn in one.turns]
+    usages = [
+        turn.generation.usage for one in trajectories for turn in one.turns if turn.generation.finish != "error"
+    ]  # fmt: skip
+    num_questions = max(len({one.example.id for one in trajectories}), 1)
 
     def total(values: Sequence[int | None]) -> int | None:
         return None if any(value is None for value in values) else sum(value or 0 for value in values)
@@ -128,7 +144,9 @@ def cost(
         "turns": sum(len(one.turns) for one in trajectories), "crops": sum(len(one.crops) for one in trajectories),
         "frames_decoded": sum(one.frames_decoded for one in trajectories),
         "frames_cached": sum(one.frames_cached for one in trajectories),
-        "dollars": dollars, "dollars_per_episode": None if dollars is None else dollars / count,
+        "price": None if price is None else {"prompt": price[0], "completion": price[1]}, "dollars": dollars,
+        "dollars_per_episode": None if dollars is None else dollars / count,
+        "dollars_per_question": None if dollars is None else dollars / num_questions,
     }  # fmt: skip
 
 
@@ -142,11 +160,16 @@ def card_lines(card: Mapping[str, Any]) -> list[str]:
     if spent["prompt_tokens"] is not None:
         tokens = f"{spent['prompt_tokens']} + {spent['completion_tokens']} tokens"
     turns = f"{frames['max_turns']} turns at most" if frames["tools"] else "single pass"
+    money = ""
+    if spent["dollars"] is not None:
+        money = f", ${spent['dollars']:.4g}, ${spent['dollars_per_question']:.3g} per question"
+    server = card.get("server") or {}
+    served = f" on {server['name']} {server['version'] or ''}".rstrip() if server.get("name") else ""
     return [
-        f"model   {card['model'].get('name')}; prompt {card['prompt']['protocol']} {card['prompt']['sha256'][:12]}; "
+        f"model   {card['model'].get('name')}{served}; prompt {card['prompt']['protocol']} {card['prompt']['sha256'][:12]}; "
         f"{turns}; {look}, {pixels}",
         f"rows    {card['benchmark']['asked']} of {card['benchmark']['rows']}, {card['benchmark']['sha256'][:12]}; "
         f"temperature {sampling['temperature']:g}, seed {sampling['seed']}, {sampling['repeats']} per question",
         f"cost    {spent['wall_seconds']:.1f} s, {tokens}, {spent['frames_decoded']} frames decoded, "
-        f"{spent['crops']} crops",
+        f"{spent['crops']} crops{money}",
     ]  # fmt: skip

@@ -46,6 +46,8 @@ class GenerationRequest:
         reply_prefix: Text that the reply begins with; the policy goes on from there. It is a part of the ``Generation``
             (text, token ids, log-probabilities) and counts towards ``max_new_tokens``. A policy that cannot go on from
             a text refuses it (``refuse_prefix``).
+        give_up_at: ``time.perf_counter()`` from which on the reply is of no use; a policy that waits for others then
+            ends with ``finish="error"``. ``None`` = never.
     """
 
     messages: tuple[Message, ...]
@@ -55,6 +57,7 @@ class GenerationRequest:
     sampling: Sampling = field(default_factory=Sampling)
     example_id: str = ""
     reply_prefix: str = ""
+    give_up_at: float | None = None
 
 
 class Policy(Protocol):

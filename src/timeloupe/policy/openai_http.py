@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import re
+import ssl
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
+from functools import cache
 from importlib import import_module
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -24,7 +27,7 @@ from timeloupe.errors import ConfigError, boundary
 from timeloupe.policy.openai_errors import MIN_SECRET
 
 # The SDK moved from one HTTP package to another and brings the one that it uses.
-_http = import_module(openai.DefaultAsyncHttpxClient.__bases__[0].__module__.partition(".")[0])
+http_package = import_module(openai.DefaultAsyncHttpxClient.__bases__[0].__module__.partition(".")[0])
 
 NO_KEY = "no-key"
 """Sent where there is no key: the SDK demands one, and a local server does not look at it."""
@@ -52,7 +55,9 @@ class BoundedClient(openai.DefaultAsyncHttpxClient):
     """
 
     def __init__(self, limit_seconds: float, **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(
+            verify=_certificates(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")), **options
+        )
         self.limit_seconds = limit_seconds
 
     async def send(self, request: Any, *, stream: bool = False, **options: Any) -> Any:
@@ -66,7 +71,7 @@ class BoundedClient(openai.DefaultAsyncHttpxClient):
                 return await self._read(await super().send(request, stream=True, **options))
         except TimeoutError as error:
             said = f"no whole response within {self.limit_seconds:g} s"
-            raise _http.ReadTimeout(said, request=request) from error
+            raise http_package.ReadTimeout(said, request=request) from error
 
     async def _read(self, response: Any) -> Any:
         body = bytearray()
@@ -82,9 +87,15 @@ class BoundedClient(openai.DefaultAsyncHttpxClient):
             for name, value in response.headers.multi_items()
             if name not in ("content-encoding", "content-length", "transfer-encoding")
         ]
-        return _http.Response(
+        return http_package.Response(
             response.status_code, headers=headers, content=bytes(body), request=response.request
         )
+
+
+@cache
+def _certificates(file: str | None, folder: str | None) -> ssl.SSLContext:
+    """Whom to trust, read once for each setting of the variables that say so: it takes 30 ms, too much for a turn."""
+    return http_package.create_ssl_context()
 
 
 def make_client(
@@ -164,8 +175,8 @@ def split_url(base_url: str) -> tuple[str, dict[str, str], list[str]]:
     try:
         if not base_url.isprintable() or " " in base_url:
             raise ValueError("a character that no URL has")
-        _http.URL(url).raw_host  # noqa: B018  # it is the HTTP package that decides what a host is
-    except (ValueError, _http.InvalidURL):
+        http_package.URL(url).raw_host  # noqa: B018  # it is the HTTP package that decides what a host is
+    except (ValueError, http_package.InvalidURL):
         raise boundary("--base-url", shown, allowed, example) from None
     if parts.username is None and parts.password is None:
         return url, {}, []

@@ -18,6 +18,7 @@ import openai
 from timeloupe.errors import ConfigError, boundary
 from timeloupe.policy.base import GenerationRequest
 from timeloupe.policy.openai_errors import Scrubber, explain, parse_json, said_by_server
+from timeloupe.policy.openai_facts import server_facts
 from timeloupe.policy.openai_http import make_client, run_apart, split_url
 from timeloupe.policy.openai_reply import BadReply, read_reply
 from timeloupe.policy.openai_wire import (
@@ -130,6 +131,10 @@ class OpenAIPolicy:
         found |= {"logprobs": self.logprobs, "extra_body": self._extra, "limit_key": self._limit_key}
         return self._scrub.tree(found)
 
+    def server_facts(self) -> dict[str, Any]:
+        """Return what the server says of itself: ``name``, ``version``, ``model``; ``None`` for what it does not."""
+        return run_apart(lambda: server_facts(self._reach, self._model, self._scrub))
+
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
         """Return one generation per request, in order; a machine's fault is ``finish="error"``.
 
@@ -146,7 +151,11 @@ class OpenAIPolicy:
 
     async def _ask_all(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
         async with make_client(**self._reach) as client:
-            error = await self._find_model(client)
+            try:
+                async with asyncio.timeout(_left(requests)):
+                    error = await self._find_model(client)
+            except TimeoutError:
+                error = f"{self.url} did not list its models in time"
             if error is not None:
                 return [Generation(text="", finish="error", error=error) for _ in requests]
             room = asyncio.Semaphore(self.concurrency)
@@ -184,7 +193,12 @@ class OpenAIPolicy:
         async with room:
             start = time.perf_counter()
             try:
-                generation = await self._send(client, request)
+                async with asyncio.timeout(_left([request])):
+                    generation = await self._send(client, request)
+            except TimeoutError:
+                seconds = time.perf_counter() - start
+                said = f"no answer from {self.url} in the {seconds:.1f} s that were left"
+                generation = Generation(text="", finish="error", error=said)
             except Exception as error:  # the machine's fault becomes a value
                 generation = Generation(text="", finish="error", error=await self._explain(client, error))
         # Scrubbed once more: a text may be put together from pieces.
@@ -237,6 +251,12 @@ class OpenAIPolicy:
         except Exception:  # the first error is the one to tell
             return ""
         return f"; it serves: {', '.join(served[:20]) or 'nothing'}"
+
+
+def _left(requests: Sequence[GenerationRequest]) -> float | None:
+    """Return the seconds until none of the requests is of use any more, ``None`` = no end; negative = over."""
+    ends = [request.give_up_at for request in requests if request.give_up_at is not None]
+    return max(ends) - time.perf_counter() if len(ends) == len(requests) else None
 
 
 async def _post(client: openai.AsyncOpenAI, body: dict[str, Any]) -> str:

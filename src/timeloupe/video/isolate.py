@@ -28,7 +28,8 @@ from timeloupe.video.container import FileIdentity
 from timeloupe.video.index import FrameIndex
 from timeloupe.video.wire import LENGTHS, MAX_HEADER_BYTES, index_from, index_message, pack
 
-_MAX_IDLE = 2
+_MAX_IDLE = max(2, min(os.cpu_count() or 2, 16))
+_PATIENCE_SECONDS = 1.0  # where each processor has a worker, to wait for one costs less than to start another
 _START_SECONDS = 30.0  # starting Python says nothing about a file, so a busy machine gets at least this long
 _REMEMBERED_FILES = 4
 _PIPE_BYTES = 2**20
@@ -57,14 +58,10 @@ class _Worker:
         paths = [str(Path(folder).absolute()) for folder in sys.path]  # '' is the current folder
         settings = {"PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "timeloupe.video.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
+            [sys.executable, "-P", "-m", "timeloupe.video.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, bufsize=0, env=os.environ | settings,
             process_group=0,  # Ctrl-C is for the caller; the worker ends with its input
-            env=os.environ | settings,
-        )
+        )  # fmt: skip
         assert self._process.stdin is not None and self._process.stdout is not None
         self._to, self._from = self._process.stdin, self._process.stdout
         os.set_blocking(self._to.fileno(), False)
@@ -165,13 +162,14 @@ class _Pool:
     """Idle workers, the one used last at the end, and all workers there are."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._idle: list[_Worker] = []
         self._all: set[_Worker] = set()
 
     def take(self, path: str) -> _Worker:
         """Return a worker for one read: one that has the file open, else the one used last, else a new one."""
         with self._lock:
+            self._lock.wait_for(lambda: self._idle or len(self._all) < _MAX_IDLE, _PATIENCE_SECONDS)
             _undead[:] = [process for process in _undead if process.poll() is None]
             dead = [worker for worker in self._idle if not worker.alive()]
             self._idle = [worker for worker in self._idle if worker not in dead]
@@ -181,12 +179,11 @@ class _Pool:
             if worker is not None:
                 self._idle.remove(worker)
                 worker.reused = True
+            else:
+                worker = _Worker()
+                self._all.add(worker)
         for one in dead:
             one.kill()
-        if worker is None:
-            worker = _Worker()
-            with self._lock:
-                self._all.add(worker)
         worker.files = [path, *(file for file in worker.files if file != path)][:_REMEMBERED_FILES]
         return worker
 
@@ -194,6 +191,7 @@ class _Pool:
         """Take a worker back that has answered in full."""
         with self._lock:
             self._idle.append(worker)
+            self._lock.notify()
             surplus = self._idle.pop(0) if len(self._idle) > _MAX_IDLE else None
         if surplus is not None:
             self.drop(surplus)
@@ -202,6 +200,7 @@ class _Pool:
         """End a worker."""
         with self._lock:
             self._all.discard(worker)
+            self._lock.notify()
         worker.kill()
 
     def close(self) -> None:
