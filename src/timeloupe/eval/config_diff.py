@@ -300,8 +300,13 @@ def known_settings(run: Recorded) -> dict[str, Any]:
             found[key] = value
     found |= _prefixed("settings", config.get("episode") or spoken.get("settings") or {})
     found |= _prefixed("model", _model(run))
-    if isinstance(card.get("server"), Mapping):
-        found |= _prefixed("server", card["server"])
+    for name, prefix in (
+        ("server", "server"),
+        ("earlier_servers", "server.earlier"),
+        ("judge", "scorer.judge"),
+    ):
+        if card.get(name):
+            found |= _prefixed(prefix, card[name])
     for key, value in _environment(run.environments).items():
         found[key] = value
     pace = ("threads", "concurrency", "retries", "timeout", "cache_bytes", "fail_on_error")
@@ -318,7 +323,7 @@ def known_settings(run: Recorded) -> dict[str, Any]:
 
 _KNOWN_OF_CARD = {
     "benchmark", "model", "prompt", "frames", "sampling", "scorer", "environment", "episodes", "cost", "scores",
-    "server",
+    "server", "earlier_servers", "judge", "faults",
 }  # fmt: skip
 _KNOWN_FLAGS = {
     "bench", "data", "policy", "model", "script", "send", "time_format", "image_format", "max_request", "logprobs",

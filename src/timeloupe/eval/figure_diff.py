@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from timeloupe.eval.metrics import Interval, bootstrap_interval, paired_bootstrap_difference
+from timeloupe.eval.metrics import Interval, paired_bootstrap_difference
 from timeloupe.eval.predictions import Loaded
 from timeloupe.eval.recorded import Asked, Recorded
 from timeloupe.eval.scoreboard import ALL, OFFICIAL, STRICT, official_table, scripts_of
@@ -101,20 +101,27 @@ class Marks:
         return bool(self.figures)
 
 
-def marks(asked: Asked, mode: str, rows: Sequence[Row], run: Recorded) -> Marks:
-    """Return what a scorer makes of a run's replies to some questions; those that a machine lost are left out."""
+def marks(asked: Asked, mode: str, rows: Sequence[Row], run: Recorded, *, missing: bool = False) -> Marks:
+    """Return what a scorer makes of a run's replies to some questions.
+
+    Args:
+        asked: Whose rows these are.
+        mode: ``strict`` or ``official:SCRIPT``.
+        rows: The questions.
+        run: The run.
+        missing: Also score the questions that a machine lost or nobody played, as the scorer does.
+    """
     found = Marks(mode)
     for repeat in run.repeats:
         predictions = run.predictions(repeat)
-        some = [row for row in rows if row.id in predictions]
+        some = [row for row in rows if missing or row.id in predictions]
+        given = {row.id: {row.id: predictions[row.id]} if row.id in predictions else {} for row in some}
         if not some:
             continue
-        whole = table_of(asked, mode, some, {row.id: predictions[row.id] for row in some})
+        whole = table_of(asked, mode, some, {id: one for each in given.values() for id, one in each.items()})
         found.unit, found.error = whole.unit, whole.error or found.error
         found.figures[repeat] = {} if whole.error else whole.figures
-        found.tables[repeat] = {
-            row.id: table_of(asked, mode, [row], {row.id: predictions[row.id]}) for row in some
-        }
+        found.tables[repeat] = {row.id: table_of(asked, mode, [row], given[row.id]) for row in some}
     return found
 
 
@@ -166,15 +173,6 @@ def _paired(
         for values in (ones, twos)
     )
     return FigureDiff(name, unit, first, second, change)
-
-
-def interval_of(found: Marks, name: str, rows: Sequence[Row], seed: int) -> Interval | None:
-    """Return a figure of one run with its interval; ``None`` where it is no mean over questions."""
-    if not found.is_mean(name):
-        return None
-    return bootstrap_interval(
-        found.by_question(name, [row.id for row in rows]), [row.video for row in rows], seed=seed
-    )
 
 
 def modes_of(asked: Asked, mode: str | None) -> list[str]:
