@@ -8,51 +8,23 @@ from __future__ import annotations
 
 import json
 import math
-import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from timeloupe.eval.baselines import baselines
 from timeloupe.eval.card import card_lines
-from timeloupe.eval.figure_diff import Marks, marks, modes_of, rounding, table_of
+from timeloupe.eval.figure_diff import marks
 from timeloupe.eval.metrics import Interval, bootstrap_interval
 from timeloupe.eval.recorded import Asked, Recorded, Reply
+from timeloupe.eval.report_figures import Figure, mean_of, official_figures, strict_figures
+from timeloupe.eval.report_groups import category_values, duration_bins, groups_of
 from timeloupe.eval.scoreboard import STRICT
-from timeloupe.eval.scoring import Row, Table
-
-MAX_CATEGORIES = 40
-"""A field with more values than this is no category but free text or an id."""
+from timeloupe.eval.scoring import Row
 
 MAX_LOST = 0.05
 """With a larger share of episodes missing or lost to machines a score is marked as not whole."""
-
-EDGES = (30.0, 60.0, 180.0, 600.0, 1800.0, 3600.0)
-"""Bounds of the bins of length, in seconds; where fewer than three are used, quarters of the questions."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure of an entry.
-
-    Attributes:
-        name: Its name.
-        unit: ``fraction``, ``percent`` or ``points``.
-        mean: Over all repeats of all its runs; ``None`` = there is none.
-        interval: Over questions, by video; ``None`` where the figure is no mean over questions.
-        spread: Standard deviation between repeats; ``None`` for one alone.
-        least: Smallest of the repeats.
-        most: Largest.
-    """
-
-    name: str
-    unit: str
-    mean: float | None
-    interval: Interval | None = None
-    spread: float | None = None
-    least: float | None = None
-    most: float | None = None
 
 
 @dataclass(frozen=True)
@@ -223,14 +195,15 @@ def _entry(
     rows = asked.rows
     strict = [marks(asked, STRICT, rows, run, missing=True) for run in runs]
     worth = {
-        row.id: _mean([one.value(repeat, row.id) for one in strict for repeat in one.tables]) for row in rows
+        row.id: mean_of([one.value(repeat, row.id) for one in strict for repeat in one.tables])
+        for row in rows
     }
 
     def over(some: Sequence[Row]) -> Interval:
         return bootstrap_interval([worth[row.id] for row in some], [row.video for row in some], seed=seed)
 
     categories = {
-        name: {value: over([row for row in rows if _groups(row).get(name) == value]) for value in values}
+        name: {value: over([row for row in rows if groups_of(row).get(name) == value]) for value in values}
         for name, values in category_values(rows).items()
     }
     durations = {
@@ -248,131 +221,10 @@ def _entry(
     seeds = [run.card.get("sampling", {}).get("seed", run.spoken.get("seed")) for run in runs]
     return Entry(
         label, tuple(run.name for run in runs), samples, tuple(one for one in seeds if one is not None),
-        _strict_figures(strict, rows, seed), _official(runs, asked, seed), over(rows), categories, durations,
+        strict_figures(strict, rows, seed), official_figures(runs, asked, seed), over(rows), categories, durations,
         dict(failures), dict(Counter(reply.stop.value for reply in replies if reply.stop is not None)),
         samples * len(rows), max(0, samples * len(rows) - played), _cost(runs, replies), _card(runs[0]),
     )  # fmt: skip
-
-
-def _strict_figures(found: Sequence[Marks], rows: Sequence[Row], seed: int) -> tuple[Figure, ...]:
-    ids, videos = [row.id for row in rows], [row.video for row in rows]
-    figures: list[Figure] = []
-    for name in next(iter(found[0].figures.values()), {}):
-        values = [_number(one.get(name)) for each in found for one in each.figures.values()]
-        interval = None
-        if all(one.is_mean(name) for one in found):
-            columns = [one.by_question(name, ids) for one in found]
-            interval = bootstrap_interval(
-                [_mean(list(some)) for some in zip(*columns, strict=True)], videos, seed=seed
-            )
-        if any(value is not None for value in values):
-            figures.append(_figure(str(name), found[0].unit, values, interval))
-    return tuple(figures)
-
-
-def _official(runs: Sequence[Recorded], asked: Asked, seed: int) -> dict[str, tuple[Figure, ...] | str]:
-    """The figures of the scripts that the first run was scored by."""
-    if not asked.benchmark.official:
-        return {}
-    found: dict[str, tuple[Figure, ...] | str] = {}
-    for mode in modes_of(asked, runs[0].mode):
-        if mode == STRICT:
-            continue
-        tables = [
-            table_of(asked, mode, asked.rows, run.predictions(repeat))
-            for run in runs
-            for repeat in run.repeats
-        ]
-        error = next((table.error for table in tables if table.error), None)
-        if error is not None:
-            found[mode] = f"the script ends with {error}"
-            continue
-        figures: list[Figure] = []
-        for name in tables[0].figures:
-            values = [_number(table.figures.get(name)) for table in tables]
-            if any(value is not None for value in values):
-                interval = _interval_of(tables, name, asked.rows, seed) if len(figures) < 4 else None
-                figures.append(_figure(str(name), tables[0].unit, values, interval))
-        found[mode] = tuple(figures)
-    return found
-
-
-def _interval_of(tables: Sequence[Table], name: str, rows: Sequence[Row], seed: int) -> Interval | None:
-    """The interval of an official figure that is the mean of what the script makes of each question."""
-    scale = {"fraction": 1.0, "percent": 100.0}.get(tables[0].unit, 0.0)
-    for table in tables:
-        value, mean = _number(table.figures.get(name)), _mean(list(table.values.values()))
-        if value is None or mean is None or abs(value - scale * mean) > rounding(value, table.unit):
-            return None
-    worth = [_mean([table.values.get(row.id) for table in tables]) for row in rows]
-    scaled = [None if value is None else scale * value for value in worth]
-    return bootstrap_interval(scaled, [row.video for row in rows], seed=seed)
-
-
-def _figure(name: str, unit: str, values: Sequence[float | None], interval: Interval | None) -> Figure:
-    known = [value for value in values if value is not None]
-    spread = statistics.stdev(known) if len(known) > 1 else None
-    several = len(known) > 1
-    return Figure(
-        name,
-        unit,
-        _mean(known),
-        interval,
-        spread,
-        min(known) if several else None,
-        max(known) if several else None,
-    )
-
-
-def category_values(rows: Sequence[Row]) -> dict[str, list[str]]:
-    """Return the fields that questions are split by, with their values, the most frequent first.
-
-    A field with one value, or with more than ``MAX_CATEGORIES``, is left out.
-    """
-    counts: dict[str, Counter[str]] = {}
-    for row in rows:
-        for name, value in _groups(row).items():
-            counts.setdefault(name, Counter())[value] += 1
-    return {
-        name: [value for value, _ in some.most_common()]
-        for name, some in counts.items()
-        if 2 <= len(some) <= MAX_CATEGORIES
-    }
-
-
-def _groups(row: Row) -> dict[str, str]:
-    return {"task": row.task} | {str(name): str(value) for name, value in row.groups.items()}
-
-
-def duration_bins(lengths: Sequence[float]) -> dict[str, tuple[float, float]]:
-    """Return bins of length by their name, ``[low, high)`` in seconds, only those that hold something.
-
-    The bounds are ``EDGES``; where these would make fewer than three bins, the quartiles of the lengths.
-    """
-    if not lengths:
-        return {}
-    found = _bins(lengths, EDGES)
-    if len(found) < 3 and len(set(lengths)) >= 4:
-        found = _bins(lengths, statistics.quantiles(lengths, n=4))
-    return found
-
-
-def _bins(lengths: Sequence[float], edges: Sequence[float]) -> dict[str, tuple[float, float]]:
-    bounds = [0.0, *sorted(set(edges)), math.inf]
-    found: dict[str, tuple[float, float]] = {}
-    for low, high in zip(bounds, bounds[1:], strict=False):
-        if any(low <= length < high for length in lengths):
-            found[_bin_name(low, high)] = (low, high)
-    return found
-
-
-def _bin_name(low: float, high: float) -> str:
-    def words(seconds: float) -> str:
-        return f"{seconds:.0f} s" if seconds < 180 else f"{seconds / 60:.3g} min"
-
-    if low == 0:
-        return f"under {words(high)}"
-    return f"{words(low)} and more" if math.isinf(high) else f"{words(low)} to {words(high)}"
 
 
 def _lengths(rows: Sequence[Row], runs: Sequence[Recorded]) -> dict[str, float]:
@@ -405,19 +257,17 @@ def short_names(names: Sequence[str]) -> list[str]:
 
 def _cost(runs: Sequence[Recorded], replies: Sequence[Reply]) -> Cost:
     played = [reply for reply in replies if not reply.is_fault and reply.stop is not None]
-    tokens = [
-        None if one.prompt_tokens is None or one.completion_tokens is None else one.prompt_tokens + one.completion_tokens
-        for one in played
-    ]  # fmt: skip
+    counts = [(one.prompt_tokens, one.completion_tokens) for one in played]
+    tokens = [None if one is None or two is None else one + two for one, two in counts]
     walls = [run.card.get("cost", {}).get("seconds_per_episode") for run in runs]
 
     def mean(values: Sequence[float | None]) -> float | None:
-        return None if not values or None in values else _mean(values)
+        return None if not values or None in values else mean_of(values)
 
     return Cost(
-        mean(tokens), mean(walls), _mean([one.seconds for one in played]) or 0.0,
-        _mean([float(one.frames_decoded) for one in played]) or 0.0,
-        _mean([float(len(one.looked)) for one in played]) or 0.0,
+        mean(tokens), mean(walls), mean_of([one.seconds for one in played]) or 0.0,
+        mean_of([float(one.frames_decoded) for one in played]) or 0.0,
+        mean_of([float(len(one.looked)) for one in played]) or 0.0,
     )  # fmt: skip
 
 
@@ -433,14 +283,3 @@ def _card(run: Recorded) -> tuple[str, ...]:
 def report_facts(found: Sequence[BenchReport]) -> dict[str, Any]:
     """Return reports as JSON data."""
     return {"benchmarks": [asdict(one) for one in found]}
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else None
