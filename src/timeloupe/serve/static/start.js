@@ -132,8 +132,9 @@ const allPictures = (episode) =>
 // Lays out all but the stage, which goes on playing; keeps what was unfolded.
 function layOutBody() {
   const body = $("main").querySelector(".body");
-  if (!body || !shown.episodes.length) return;
-  shown.width = roomFor($("main"));
+  const room = roomFor($("main"));
+  if (!body || !shown.episodes.length || room < 80) return; // a window that is being closed has no room
+  shown.width = room;
   const open = new Set([...body.querySelectorAll("details")].flatMap((one, n) => (one.open ? [n] : [])));
   const titles = library.runs.map((run) => run.title);
   body.replaceChildren(...(shown.episodes.length > 1 ? compareBody(shown.episodes, titles, shown.width) : episodeBody(shown.episodes[0], shown.width)));
