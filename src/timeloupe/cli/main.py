@@ -47,6 +47,7 @@ COMMANDS = (
         ("selfcheck",), "selfcheck:selfcheck", "Find out what a server does to times, order, stops and seeds."
     ),
     Command(("diff",), "diff:diff", "Say why one run's score is not the other's."),
+    Command(("report",), "report:report", "Put runs side by side, as a page, as Markdown or as JSON."),
     Command(("score",), "score:score", "Score predictions as official scripts do, and strictly."),
     Command(("reward", "list"), "reward:list_rewards", "List the presets and the parts there are."),
     Command(("reward", "show"), "reward:show", "Show what a reward is made of."),

@@ -136,10 +136,7 @@ def report(runs: Sequence[tuple[Recorded, Asked]], *, seed: int = 0) -> list[Ben
     several = (
         "other runs of this benchmark asked other questions: their figures stand in a table of their own"
     )
-    return [
-        BenchReport(**(vars(one) | {"notes": (*one.notes, several)})) if names[one.name] > 1 else one
-        for one in found
-    ]
+    return [replace(one, notes=(*one.notes, several)) if names[one.name] > 1 else one for one in found]
 
 
 def _bench(runs: Sequence[tuple[Recorded, Asked]], seed: int) -> BenchReport:

@@ -48,7 +48,7 @@ def strict_figures(found: Sequence[Marks], rows: Sequence[Row], seed: int) -> tu
     for name in next(iter(found[0].figures.values()), {}):
         values = [_number(one.get(name)) for each in found for one in each.figures.values()]
         interval = None
-        if all(one.ismean_of(name) for one in found):
+        if all(one.is_mean(name) for one in found):
             columns = [one.by_question(name, ids) for one in found]
             interval = bootstrap_interval(
                 [mean_of(list(some)) for some in zip(*columns, strict=True)], videos, seed=seed
