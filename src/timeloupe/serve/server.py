@@ -224,6 +224,8 @@ class _Handler(BaseHTTPRequestHandler):
         if refused is not None:
             raise _RefusalError(*refused)
         viewer = self._here.viewer
+        if parts.netloc:  # as a proxy would be asked
+            raise _RefusalError(HTTPStatus.NOT_FOUND, "there is nothing at this address")
         if parts.path == "/":
             if "token" in query and self._here.guard.token is not None:
                 self._keep_token()
