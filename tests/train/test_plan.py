@@ -18,6 +18,7 @@ from timeloupe.errors import ConfigError, MissingError
 from timeloupe.model.cache import make_cache
 from timeloupe.model.expand import expand
 from timeloupe.model.packing import pack
+from timeloupe.model.sizes import key_value_bytes, model_sizes
 from timeloupe.policy.local import LocalPolicy
 from timeloupe.policy.small import SMALL_CHECKPOINT
 from timeloupe.prompt.protocol import PROTOCOLS
@@ -30,13 +31,11 @@ from timeloupe.train.plan import (
     Assumptions,
     activation_bytes,
     episode_settings,
-    key_value_bytes,
     lengths_of,
     memory_plan,
     plan,
     trainable_parameters,
 )
-from timeloupe.train.plan_model import model_sizes
 from timeloupe.train.update import update
 from timeloupe.trajectory import read_examples
 from timeloupe.video.cache import FrameCache

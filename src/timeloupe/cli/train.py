@@ -117,9 +117,9 @@ def plan(
 ) -> None:
     """Compute what a recipe of reinforcement learning needs per GPU: memory and time. Nothing is run or downloaded."""
     with _needs_torch():
+        from timeloupe.model.sizes import model_sizes
         from timeloupe.train.grpo_recipe import GrpoRecipe
         from timeloupe.train.plan import Assumptions, episode_settings, plan, show
-        from timeloupe.train.plan_model import model_sizes
     resolved = _resolved(recipe, set_, GrpoRecipe, False, 1)
     sizes = model_sizes(model or str(resolved.model.checkpoint))
     given = Assumptions(gpus, gpu, sharded and gpus > 1, looks, reply_tokens, utilisation=utilisation)

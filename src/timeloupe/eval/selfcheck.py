@@ -28,18 +28,23 @@ def selfcheck(asked: Asked, folder: Path) -> Iterator[Check]:
     yield check_usage(asked)
     yield check_logprobs(asked)
     reading = read(asked)
-    pictures = check_pictures(reading)
-    yield pictures
-    yield from check_times(reading)
-    yield check_order(reading)
+    of_input = [check_pictures(reading), *check_times(reading), check_order(reading)]
+    yield from of_input
     clip, about = reading.clips["base"], reading.examples[0].question
-    if pictures.finding == "pictures_refused":
+    if of_input[0].finding == "pictures_refused":
         yield from (Check(name, "cannot tell", "no frames arrive") for name in ("stop string", "seed"))
     else:
         yield check_stop(asked, clip, about)
         yield check_seed(asked, clip, about)
-    yield from check_room(asked)
-    yield check_grammar(asked, folder)
+    room = check_room(asked)
+    yield from room
+    grammar = check_grammar(asked, folder)
+    if grammar.finding in ("grammar_broken", "grammar_slips") and any(
+        one.verdict == "wrong" for one in (*of_input, *room)
+    ):
+        why = f"{grammar.seen}; that may follow from what is wrong above"
+        grammar = Check("grammar", "cannot tell", why, do="Mend that first, then check again.")
+    yield grammar
 
 
 def lines_of(check: Check) -> list[str]:

@@ -13,27 +13,9 @@ from typing import Any
 
 from timeloupe.environment.settings import EpisodeSettings, make_settings
 from timeloupe.errors import boundary
+from timeloupe.model.sizes import GIB, GPUS, ModelSizes, forward_flops, key_value_bytes, vision_flops
 from timeloupe.train.grpo_recipe import GrpoRecipe
-from timeloupe.train.plan_model import ModelSizes
 from timeloupe.train.sharding import check_shardable
-
-GIB = 2**30
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """Published figures of a GPU: dense bfloat16 peak, memory bandwidth, memory."""
-
-    flops_per_second: float
-    bytes_per_second: float
-    memory_bytes: float
-
-
-GPUS = {
-    "a100": Gpu(312e12, 2.04e12, 80e9),
-    "h100": Gpu(989e12, 3.35e12, 80e9),
-    "h200": Gpu(989e12, 4.8e12, 141e9),
-}
 
 
 @dataclass(frozen=True)
@@ -112,11 +94,6 @@ def trainable_parameters(recipe: GrpoRecipe, sizes: ModelSizes) -> int:
     return sizes.parameters - (sizes.vision_parameters if recipe.model.freeze_vision else 0)
 
 
-def key_value_bytes(sizes: ModelSizes, tokens: int, width: int) -> int:
-    """Return the cache of so many tokens, all layers; ``width`` = bytes of a number."""
-    return 2 * sizes.layers * sizes.key_value * tokens * width
-
-
 def activation_bytes(sizes: ModelSizes, tokens: int, learnt: int, *, checkpointing: bool, width: int) -> int:
     """Return what a forward pass keeps for its backward pass, at the peak.
 
@@ -178,21 +155,6 @@ def memory_plan(
 def _packed(rows: int, group: int, lengths: Lengths) -> int:
     """Tokens that a pass over ``rows`` roll-outs computes: members of a group share their prompt."""
     return rows * (lengths.whole - lengths.prompt) + math.ceil(rows / group) * lengths.prompt
-
-
-def forward_flops(sizes: ModelSizes, tokens: int, *, before: int = 0, heads: int = 0) -> float:
-    """Return the multiply-adds, times two, of the text model over ``tokens`` new tokens after ``before`` others.
-
-    ``heads`` of them get logits. Attention is causal: a token meets those before it.
-    """
-    linear = 2.0 * tokens * sizes.layers * sizes.layer_parameters
-    attention = 4.0 * sizes.layers * sizes.query * tokens * (before + tokens / 2)
-    return linear + attention + 2.0 * heads * sizes.vocabulary * sizes.hidden
-
-
-def vision_flops(sizes: ModelSizes, visual_tokens: int) -> float:
-    """Return the floating-point operations of the vision tower, without its attention."""
-    return 2.0 * visual_tokens * sizes.patches * sizes.vision_parameters
 
 
 def time_plan(

@@ -1,4 +1,7 @@
-"""Sizes of a model from its configuration alone: built on the ``meta`` device, where a parameter has no numbers."""
+"""Sizes of a model from its configuration alone, and what it costs to run: computed, not measured.
+
+The model is built on the ``meta`` device, where a parameter has no numbers.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,26 @@ from typing import Any
 
 import torch
 
-from timeloupe.errors import MissingError
+from timeloupe.errors import ConfigError, MissingError, boundary
 from timeloupe.model.load import MODEL_CLASSES
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """Published figures of a GPU: dense bfloat16 peak, memory bandwidth, memory."""
+
+    flops_per_second: float
+    bytes_per_second: float
+    memory_bytes: float
+
+
+GPUS = {
+    "a100": Gpu(312e12, 2.04e12, 80e9),
+    "h100": Gpu(989e12, 3.35e12, 80e9),
+    "h200": Gpu(989e12, 4.8e12, 141e9),
+}
 
 PUBLISHED: dict[str, dict[str, Any]] = {
     "qwen2.5-vl-7b": {
@@ -87,14 +108,17 @@ class ModelSizes:
 def model_sizes(source: str | Path) -> ModelSizes:
     """Return the sizes of a published model by its name, or of the checkpoint in a folder (weights are not read).
 
+    A config.json may be named in place of its folder.
+
     Raises:
         MissingError: Neither.
+        ConfigError: The configuration is no JSON, of another architecture, or no model can be built of it.
     """
-    folder = Path(source)
+    folder = Path(source).parent if Path(source).is_file() else Path(source)
     if str(source) in PUBLISHED:
         values = PUBLISHED[str(source)]
-    elif (folder / "config.json").is_file():
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    elif Path(source).is_file() or (folder / "config.json").is_file():
+        values = _read(folder / "config.json" if Path(source).is_dir() else Path(source))
     else:
         raise MissingError(
             f"no config.json in {str(source)!r}; name a folder, or a published model with --model: "
@@ -102,9 +126,14 @@ def model_sizes(source: str | Path) -> ModelSizes:
         )
     kind = MODEL_CLASSES[values["model_type"]]
     config: Any = kind.config_class
-    config = config.from_dict(values)
-    with torch.device("meta"):
-        model: Any = kind(config)
+    try:
+        config = config.from_dict(values)
+        with torch.device("meta"):
+            model: Any = kind(config)
+    except (ValueError, TypeError, AttributeError, KeyError, RuntimeError, ZeroDivisionError) as error:
+        raise ConfigError(
+            f"no model can be built of the configuration in {str(source)!r}: {error}"
+        ) from error
     model.tie_weights()
     inner, text, vision = model.base_model, config.get_text_config(), config.vision_config
     layer = inner.language_model.layers[0]
@@ -117,7 +146,8 @@ def model_sizes(source: str | Path) -> ModelSizes:
     }
     merge, group = vision.spatial_merge_size, vision.temporal_patch_size
     return ModelSizes(
-        name=folder.name, parameters=_count(model), vision_parameters=_count(inner.visual),
+        name=str(source) if str(source) in PUBLISHED else folder.resolve().name,
+        parameters=_count(model), vision_parameters=_count(inner.visual),
         layer_parameters=_count(layer), head_parameters=sum(head.values()), layers=text.num_hidden_layers,
         hidden=text.hidden_size, intermediate=text.intermediate_size, query=text.num_attention_heads * size,
         key_value=text.num_key_value_heads * size, vocabulary=model.lm_head.weight.shape[0],
@@ -126,5 +156,37 @@ def model_sizes(source: str | Path) -> ModelSizes:
     )  # fmt: skip
 
 
+def _read(file: Path) -> dict[str, Any]:
+    """Return a configuration of an architecture that we know."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{str(file)!r} is not valid JSON: {error}") from error
+    found = values.get("model_type") if isinstance(values, dict) else None
+    if found not in MODEL_CLASSES:
+        raise boundary(f"model_type of {str(file)!r}", found, MODEL_CLASSES)
+    return values
+
+
 def _count(module: torch.nn.Module) -> int:
     return sum(one.numel() for one in {id(one): one for one in module.parameters()}.values())
+
+
+def key_value_bytes(sizes: ModelSizes, tokens: int, width: int) -> int:
+    """Return the cache of so many tokens, all layers; ``width`` = bytes of a number."""
+    return 2 * sizes.layers * sizes.key_value * tokens * width
+
+
+def forward_flops(sizes: ModelSizes, tokens: int, *, before: int = 0, heads: int = 0) -> float:
+    """Return the multiply-adds, times two, of the text model over ``tokens`` new tokens after ``before`` others.
+
+    ``heads`` of them get logits. Attention is causal: a token meets those before it.
+    """
+    linear = 2.0 * tokens * sizes.layers * sizes.layer_parameters
+    attention = 4.0 * sizes.layers * sizes.query * tokens * (before + tokens / 2)
+    return linear + attention + 2.0 * heads * sizes.vocabulary * sizes.hidden
+
+
+def vision_flops(sizes: ModelSizes, visual_tokens: int) -> float:
+    """Return the floating-point operations of the vision tower, without its attention."""
+    return 2.0 * visual_tokens * sizes.patches * sizes.vision_parameters
