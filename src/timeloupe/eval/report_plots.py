@@ -15,7 +15,7 @@ from timeloupe.eval.metrics import Interval
 from timeloupe.eval.report import BenchReport, Entry
 
 WIDTH, HEIGHT = 640, 320
-LEFT, RIGHT, TOP, BOTTOM = 56, 16, 16, 48
+LEFT, RIGHT, TOP, BOTTOM = 56, 16, 34, 48
 COLOURS = 8
 
 STYLE = """
@@ -144,6 +144,7 @@ def _frame() -> list[str]:
         y = _y(at / 5)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(_text(LEFT - 8, y + 4, f"{at / 5:.1f}", "end", "soft"))
+    parts.append(_text(LEFT - 50, TOP - 16, "strict mean over questions", "start", "soft"))
     low = _y(0.0)
     parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{low:.1f}" y2="{low:.1f}"/>')
     return parts

@@ -35,9 +35,11 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { text-align: left; padding: 7px 12px; border-bottom: 1px solid var(--rule); vertical-align: top; }
 td { min-width: 5em; max-width: 36em; overflow-wrap: anywhere; } tbody tr:last-child > * { border-bottom: 0; }
 thead th { color: var(--quiet); font-weight: 600; }
-tbody th { font-weight: 600; max-width: 22em; overflow-wrap: anywhere; }
+tbody th { font-weight: 600; min-width: 11em; max-width: 22em; overflow-wrap: anywhere; }
 tr.trivial > * { color: var(--quiet); font-weight: 400; }
-figure { margin: 22px 0; } figcaption { color: var(--quiet); font-size: 13px; margin-top: 4px; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 18px;
+  margin: 22px 0; }
+figure { margin: 0; } figcaption { color: var(--quiet); font-size: 13px; margin-top: 4px; }
 pre { margin: 0; padding: 10px 12px; overflow-x: auto; font: 12.5px/1.55 ui-monospace, monospace; }
 figure .plot { background: var(--sheet); border: 1px solid var(--rule); border-radius: 8px; }
 """
@@ -70,8 +72,11 @@ def _bench(bench: BenchReport) -> str:
     parts += [f'<p class="warn">{_text(one)}</p>\n' for one in warnings(bench)]
     tables = grids(bench)
     parts += [_grid(grid) for grid in tables[:1]]
-    for plot in plots(bench):
-        parts.append(f"<figure>{plot.inline()}<figcaption>{_text(plot.caption)}</figcaption></figure>\n")
+    figures = "".join(
+        f"<figure>{plot.inline()}<figcaption>{_text(plot.caption)}</figcaption></figure>\n"
+        for plot in plots(bench)
+    )
+    parts.append(f'<div class="figures">{figures}</div>\n')
     parts += [_grid(grid) for grid in tables[1:]]
     return "".join(parts) + "<h3>Cards</h3>\n" + "".join(_card(entry) for entry in bench.entries)
 
