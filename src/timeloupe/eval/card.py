@@ -166,8 +166,8 @@ def card_lines(card: Mapping[str, Any]) -> list[str]:
     server = card.get("server") or {}
     served = f" on {server['name']} {server['version'] or ''}".rstrip() if server.get("name") else ""
     return [
-        f"model   {card['model'].get('name')}{served}; prompt {card['prompt']['protocol']} {card['prompt']['sha256'][:12]}; "
-        f"{turns}; {look}, {pixels}",
+        f"model   {card['model'].get('name')}{served}; prompt {card['prompt']['protocol']} "
+        f"{card['prompt']['sha256'][:12]}; {turns}; {look}, {pixels}",
         f"rows    {card['benchmark']['asked']} of {card['benchmark']['rows']}, {card['benchmark']['sha256'][:12]}; "
         f"temperature {sampling['temperature']:g}, seed {sampling['seed']}, {sampling['repeats']} per question",
         f"cost    {spent['wall_seconds']:.1f} s, {tokens}, {spent['frames_decoded']} frames decoded, "
