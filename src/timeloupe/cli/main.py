@@ -43,6 +43,7 @@ COMMANDS = (
     Command(("view",), "view:view", "Write the episodes of a run as one page to open in a browser."),
     Command(("eval",), "eval:evaluate", "Play the agent over a benchmark and score it."),
     Command(("audit",), "audit:audit", "See whether the answers of a run depend on the evidence they name."),
+    Command(("plan",), "plan:plan", "Compute what an evaluation will take: tokens, memory, time, money."),
     Command(
         ("selfcheck",), "selfcheck:selfcheck", "Find out what a server does to times, order, stops and seeds."
     ),
@@ -56,6 +57,7 @@ COMMANDS = (
         ("reward", "simulate"), "reward:simulate", "See what a reward would teach, before training on it."
     ),
     Command(("data", "check"), "data:check", "Find faults in annotations."),
+    Command(("data", "convert"), "convert:convert", "Write training rows in another format."),
     Command(("demo",), "demo:demo", "Watch the small model look closer, against a single pass."),
     Command(("world", "make"), "world:make", "Write procedural videos, questions about them and the truth."),
     Command(("train", "sft"), "train:sft", "Fine-tune a checkpoint, or train the small model from nothing."),

@@ -1,0 +1,46 @@
+"""The formats there are, by name: the one place that knows them all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+from timeloupe.data.formats import examples, museg, trajectories
+from timeloupe.data.formats.row import Format
+from timeloupe.errors import RecordError, boundary
+
+MODULES: dict[str, ModuleType] = {
+    "examples": examples,
+    "trajectories": trajectories,
+    "museg": museg,
+}
+
+
+def format_named(name: str) -> Format:
+    """Return the format of a name.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if name not in MODULES:
+        raise boundary("format of rows", name, MODULES)
+    return MODULES[name].FORMAT
+
+
+def recognised(records: Sequence[Mapping[str, Any]], where: str) -> Format:
+    """Return the one format that all of the records look like.
+
+    Raises:
+        RecordError: They look like none or like several; the message names the fields that they have.
+    """
+    found = [
+        name for name, module in MODULES.items() if records and all(map(module.FORMAT.recognises, records))
+    ]
+    if len(found) == 1:
+        return format_named(found[0])
+    fields = sorted({name for record in records for name in record})[:12]
+    what = f"looks like {' and '.join(found)}" if found else "is in no known format"
+    raise RecordError(
+        f"{where} {what}, its first rows have the fields {fields}; name it with --from, one of {', '.join(MODULES)}"
+    )
