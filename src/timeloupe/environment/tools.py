@@ -47,6 +47,25 @@ def frame_size(info: VideoInfo, max_pixels: int, settings: EpisodeSettings) -> t
     )
 
 
+def skim_span(info: VideoInfo, settings: EpisodeSettings) -> tuple[float, float, list[float]]:
+    """Return where the first view begins and ends, and the times that it asks for, all in seconds.
+
+    Raises:
+        ConfigError: It begins behind the end of the video.
+    """
+    duration = info.duration_seconds
+    start = settings.skim_start_seconds
+    end = min(settings.skim_end_seconds or duration, duration)
+    if not start < end:
+        raise ConfigError(
+            f"the skim begins at {start} s, but {info.path!r} is {duration:.2f} s long, "
+            f"allowed: skim_start_seconds < {duration:.2f}"
+        )
+    latest = math.nextafter(end, start)
+    times = skim_times(end - start, fps=settings.skim_fps, max_frames=settings.skim_frames)
+    return start, end, [min(start + time, latest) for time in times]
+
+
 def skim_video(reader: VideoReader, settings: EpisodeSettings) -> View:
     """Return the first view: the whole video, or the part that the settings name, at a low rate.
 
@@ -54,19 +73,7 @@ def skim_video(reader: VideoReader, settings: EpisodeSettings) -> View:
         ConfigError: That part begins behind the end of the video.
         VideoError: A frame cannot be read, or the skim wants keyframes and there are fewer than two.
     """
-    duration = reader.info.duration_seconds
-    start = settings.skim_start_seconds
-    end = min(settings.skim_end_seconds or duration, duration)
-    if not start < end:
-        raise ConfigError(
-            f"the skim begins at {start} s, but {reader.info.path!r} is {duration:.2f} s long, "
-            f"allowed: skim_start_seconds < {duration:.2f}"
-        )
-    latest = math.nextafter(end, start)
-    times = [
-        min(start + time, latest)
-        for time in skim_times(end - start, fps=settings.skim_fps, max_frames=settings.skim_frames)
-    ]
+    start, end, times = skim_span(reader.info, settings)
     if settings.skim_approximate == "keyframes":
         times = reader.keyframes_near(times, start, end)
     return _read(reader, "skim", start, end, times, frame_size(reader.info, settings.skim_pixels, settings))
