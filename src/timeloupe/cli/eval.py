@@ -88,6 +88,27 @@ def evaluate(
     max_new_tokens: MaxNewTokensFlag = None,
     seed: Annotated[int, typer.Option(help="Same seed, same episodes.")] = 0,
     repeats: Annotated[int, typer.Option(min=1, help="Episodes per question.")] = 1,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Episodes per question that vote on one answer; needs --temperature.")
+    ] = 1,
+    vote: Annotated[
+        str | None,
+        typer.Option(
+            help="majority, evidence or self.  [default: majority, with --samples]", show_default=False
+        ),
+    ] = None,
+    scorer_base_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Server that scores evidence.  [default: the model itself]",
+            show_default=False,
+        ),
+    ] = None,
+    scorer_model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Served model that scores evidence.", show_default=False),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(help="Only the first so many questions.", show_default=False)
     ] = None,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from timeloupe.cli.eval_progress import Progress, two_stages
+from timeloupe.cli.eval_vote import Outcome, check_temperature, hold_vote, settle_flags, tell_vote
 from timeloupe.cli.policies import POLICIES, Chosen, PolicyFlags, policy_name
 from timeloupe.cli.score import finite
 from timeloupe.errors import ConfigError, MissingError, boundary
@@ -31,7 +32,7 @@ SESSION = "session.json"
 
 MACHINE_FLAGS = (
     "base_url", "api_key_env", "timeout", "episode_deadline", "threads", "concurrency", "retries", "fail_on_error",
-    "price", "cache_dir", "cache_bytes", "mode", "videos",
+    "price", "cache_dir", "cache_bytes", "mode", "videos", "samples", "vote", "scorer_base_url", "scorer_model",
 )  # fmt: skip
 
 
@@ -74,9 +75,11 @@ class Session:
         self.questions: Questions = load_questions(chosen, flags["data"], flags["videos"], flags["limit"])
         self.policy = self._policy()
         self.settings = self._settings()
+        check_temperature(flags, self.settings.temperature)
         self.protocol = PROTOCOLS[flags["protocol"] or self.policy.protocol]
 
     def _check_flags(self) -> None:
+        settle_flags(self.flags)
         seconds, price = self.flags["episode_deadline"], self.flags["price"]
         if seconds is not None and not 0 < seconds < float("inf"):
             raise boundary("--episode-deadline", seconds, "seconds > 0")
@@ -181,8 +184,9 @@ class Session:
         from timeloupe.runs import write_json
 
         stored = {key: plain(self.flags[key]) for key in MACHINE_FLAGS}
-        if "@" in (self.flags["base_url"] or ""):
-            stored["base_url"] = None
+        for key in ("base_url", "scorer_base_url"):
+            if "@" in (self.flags[key] or ""):
+                stored[key] = None
         more = {"seconds": self.seconds() + seconds, "servers": self.servers()}
         write_json(self.folder / SESSION, stored | more)
 
@@ -240,7 +244,9 @@ class Session:
                 "without a score", style="yellow",
             )  # fmt: skip
 
-    def _card(self, trajectories: Sequence[Trajectory], boards: Sequence[Scoreboard]) -> dict[str, Any]:
+    def _card(
+        self, trajectories: Sequence[Trajectory], boards: Sequence[Scoreboard], voted: Outcome | None = None
+    ) -> dict[str, Any]:
         """Write and return the run's card."""
         from timeloupe.cli.policies import policy_facts
         from timeloupe.eval.card import CARD, make_card
@@ -251,6 +257,8 @@ class Session:
             policy=policy_facts(self.policy.policy), environment=snapshot_environment(), seed=self.flags["seed"],
             wall_seconds=self.seconds(), mode=self.flags["mode"], price=self.flags["price"], servers=self.servers(),
         )  # fmt: skip
+        if voted is not None:
+            card["voting"] = voted.facts
         write_json(self.folder / CARD, finite(card))
         return card
 
@@ -284,7 +292,8 @@ class Session:
             reason = one.problem.message if one.problem else "no reason"
             self.console.print(f"{one.example.id}: {reason}", style="red", markup=False, soft_wrap=True)
         boards = self.scores(trajectories) if whole else []
-        card = self._card(trajectories, boards)
+        voted = hold_vote(self, trajectories) if boards and self.flags["samples"] > 1 else None
+        card = self._card(trajectories, boards, voted)
         for line in card_lines(card):
             self.console.print(line, markup=False, soft_wrap=True, style="dim")
         if as_json:
@@ -295,7 +304,12 @@ class Session:
                 "played_now": tally.written, "retried": tally.retried, "seconds": round(self.seconds(), 3),
                 "scores": [facts(board) for board in boards],
             }  # fmt: skip
+            if voted is not None:
+                document["voting"] = voted.facts | {"score": facts(voted.board) if voted.board else None}
             typer.echo(json.dumps(document, allow_nan=False))
+        elif voted is not None:
+            tell_vote(voted)
+            boards = []
         for number, board in enumerate(boards):
             if not as_json:
                 if len(boards) > 1:
@@ -308,4 +322,4 @@ class Session:
                 f"{self.folder}", style="red", soft_wrap=True,
             )  # fmt: skip
             return 1
-        return 0
+        return 1 if voted is not None and voted.board is None else 0
