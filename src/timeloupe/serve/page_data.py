@@ -59,7 +59,7 @@ def entry_data(trajectory: Trajectory, gallery: Gallery) -> dict[str, Any]:
         "score": dict(trajectory.score.parts),
         "evidence": pairs(trajectory.evidence)[:8],
         "truth": pairs(example.segments)[:8],
-        "duration": duration_of(trajectory, gallery),
+        "duration": duration_of(trajectory, gallery) if views_of(trajectory) or example.segments else None,
         "turns": len(trajectory.turns),
         "looks": len(trajectory.crops),
         "tokens": sum(counts) if counts else None,

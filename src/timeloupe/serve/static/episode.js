@@ -77,7 +77,8 @@ function costTable(episode) {
 }
 
 function overline(episode, more = []) {
-  const words = [TASKS[episode.task] ?? episode.task, cut(episode.video_name, 120), clock(episode.duration), ...more].filter(Boolean);
+  const known = episode.skims.length > 0 || episode.truth.segments.length > 0;
+  const words = [TASKS[episode.task] ?? episode.task, cut(episode.video_name, 120), known ? clock(episode.duration) : null, ...more].filter(Boolean);
   return make("p", "over", words.map((word) => make("span", "", word)));
 }
 

@@ -69,7 +69,7 @@ function sparkOf(entries) {
   const spark = make("span", "spark");
   spark.setAttribute("aria-hidden", "true");
   const known = entries.filter(Boolean);
-  const span = [0, Math.max(...known.map((entry) => entry.duration))];
+  const span = [0, Math.max(...known.map((entry) => entry.duration ?? 1))];
   entries.forEach((entry, side) => {
     for (const segment of entry ? entry.evidence : []) spark.append(lay(make("i", side ? "other" : "answer"), span, segment));
   });
@@ -86,7 +86,7 @@ function listItem(row, place, filters) {
     (entry ? make("span", `verdict ${entry.outcome}`, OUTCOMES[entry.outcome][0], make("span", "hidden", OUTCOMES[entry.outcome][1])) : make("span", "verdict unknown", " "))));
   const part = shownPart(filters);
   const decimal = (value) => (value === null ? "" : value.toFixed(2));
-  const about = [cut(row.id, 60), row.rollout ? `roll-out ${row.rollout}` : null, TASKS[main.task] ?? main.task, clock(main.duration),
+  const about = [cut(row.id, 60), row.rollout ? `roll-out ${row.rollout}` : null, TASKS[main.task] ?? main.task, main.duration === null ? null : clock(main.duration),
     sides.every((entry) => !entry || entry.single_pass) ? "single pass" : null].filter(Boolean).join(" · ");
   const ended = (entry) => (entry.problem ? `${STOPS[entry.stop] ?? entry.stop}: ${entry.problem}` : STOPS[entry.stop] ?? entry.stop);
   const brief = (entry) => [entry.answer === null ? "no answer" : cut(entry.answer, 24), entry.overlap === null ? null : `IoU ${entry.overlap.toFixed(2)}`,
