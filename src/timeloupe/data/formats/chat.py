@@ -6,12 +6,12 @@ import re
 from collections.abc import Sequence
 from typing import Any, cast
 
-from timeloupe.data.formats.row import ROLES, Role, Row, Said, View, refused
+from timeloupe.data.formats.row import DURATION, ROLES, Context, Role, Row, Said, View, refused
 from timeloupe.errors import RecordError
 from timeloupe.eval.files.records import Record, split_options
-from timeloupe.prompt.build import first_messages
+from timeloupe.prompt.build import LETTERS, first_messages
 from timeloupe.prompt.protocol import PROTOCOLS, Protocol
-from timeloupe.trajectory import Example, FrameRef, Message, Task, Text, Trajectory
+from timeloupe.trajectory import Example, FrameRef, Message, Segment, Task, Text, Trajectory
 
 PLACEHOLDER = re.compile("(<video>|<image>|<audio>)")
 _SPAN = re.compile(r"The frames span \S+ s to \S+ s of the video\.\n?")
@@ -79,6 +79,14 @@ def split_chat(chat: Sequence[Said]) -> tuple[tuple[Said, ...], tuple[Said, ...]
     return tuple(chat[:first]), tuple(chat[first:])
 
 
+def full_chat(row: Row, context: Context, *, tools: bool) -> tuple[Said, ...]:
+    """Return the messages of a row, with a prompt as the protocol words it where the row has none."""
+    chat = chat_of(row)
+    if split_chat(chat)[0]:
+        return chat
+    return (*prompt_of(row.example, context.protocol, tools=tools, duration=row.extra.get(DURATION)), *chat)
+
+
 def asked(chat: Sequence[Said], protocol: Protocol) -> tuple[str, tuple[str, ...], Task | None]:
     """Return what a chat asks: stem, options, and the task if a sentence of one of our protocols tells it.
 
@@ -92,15 +100,46 @@ def asked(chat: Sequence[Said], protocol: Protocol) -> tuple[str, tuple[str, ...
     last = max((at for at, part in enumerate(parts) if isinstance(part, View)), default=-1)
     after = "".join(part for part in parts[last + 1 :] if isinstance(part, str))
     before = "".join(part for part in parts[: last + 1] if isinstance(part, str))
-    text = _SPAN.sub("", after if after.strip() else before, count=1).strip("\n")
-    task: Task | None = None
-    hints = [(one, hint) for known in (protocol, *PROTOCOLS.values()) for one, hint in known.hints.items()]
-    for one, hint in hints:
-        if text.endswith(f"\n{hint}"):
-            text, task = text.removesuffix(f"\n{hint}"), one
-            break
+    text, task = _without_hint(
+        _SPAN.sub("", after if after.strip() else before, count=1).strip("\n"), protocol
+    )
     stem, options = split_options(text)
     return (stem if options else text), options, task
+
+
+def _without_hint(text: str, protocol: Protocol) -> tuple[str, Task | None]:
+    for known in (protocol, *PROTOCOLS.values()):
+        for task, hint in known.hints.items():
+            if text.endswith(f"\n{hint}"):
+                return text.removesuffix(f"\n{hint}"), task
+    return text, None
+
+
+def example_of(
+    chat: Sequence[Said], number: int, context: Context, *, answer: str | None = None,
+    segments: tuple[Segment, ...] = (), task: Task | None = None, source: str = "",
+) -> Example:  # fmt: skip
+    """Return what a chat asks as an example whose id is the row's number.
+
+    Args:
+        chat: The messages.
+        number: Of the row, from 0.
+        context: Whose sentences are taken off the question first.
+        answer: The true answer, if the row has it; of a question with options its first letter, if it is one of them.
+        segments: The true segments.
+        task: What is asked for; ``None`` = what the prompt's wording tells, else multiple choice where there are
+            options, and open.
+        source: Where the row is from.
+    """
+    stem, options, told = asked(chat, context.protocol)
+    task = told or task or ("multiple_choice" if options else "open")
+    if answer is not None and task == "multiple_choice":
+        letter = answer.strip()[:1]
+        answer = letter if letter and letter in LETTERS[: len(options)] else answer
+    return Example(
+        id=str(number), video=first_video(chat), question=stem, options=options, answer=answer, segments=segments,
+        task=task, source=source,
+    )  # fmt: skip
 
 
 # -- placeholders ------------------------------------------------------------------------------------------------------
@@ -196,8 +235,8 @@ def reference(view: View, *, whole: bool = False) -> str:
         view: What to name.
         whole: The view is all of its video: then the path alone.
     """
-    if view.file is not None:
-        return view.file
+    if view.files:
+        return view.files[0]
     if whole or view.start_seconds is None:
         return view.video
     end = "" if view.end_seconds is None else f",{view.end_seconds!r}"

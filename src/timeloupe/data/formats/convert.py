@@ -188,7 +188,8 @@ class _Step:
 
     def _write(self, row: Row, add: Add) -> None:
         number = self.report.written
-        own = self.source is self.target
+        # Columns of parquet have their types before the first row is read: unknown ones cannot be put back.
+        own = self.source is self.target and self.target.container != "parquet"
         record = write_row(self.target, row, number, self.writing, own=own)
         encoded(record)  # before anything of it is counted
         back = read_row(self.target, Record("the row as written", record), number, self.writing)
@@ -202,7 +203,7 @@ class _Step:
         self.report.relative += self.moves and not ("://" in video or Path(video).is_absolute())
         if self.target.name not in ("examples", "trajectories"):
             views = (view for one in chat_of(back) for view in one.views)
-            self.report.references += sum(view.file is None and bool(view.start_seconds) for view in views)
+            self.report.references += sum(not view.files and bool(view.start_seconds) for view in views)
 
 
 def _at(where: str, error: RecordError) -> RecordError:

@@ -6,14 +6,36 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from timeloupe.data.formats import examples, museg, trajectories
+from timeloupe.data.formats import (
+    examples,
+    museg,
+    museg_eval,
+    openai,
+    openo3,
+    swift_rl,
+    swift_sft,
+    taro,
+    taro_eval,
+    trajectories,
+    trl,
+    verl,
+)
 from timeloupe.data.formats.row import Format
 from timeloupe.errors import RecordError, boundary
 
 MODULES: dict[str, ModuleType] = {
     "examples": examples,
     "trajectories": trajectories,
+    "swift_sft": swift_sft,
+    "swift_rl": swift_rl,
+    "trl": trl,
+    "openai": openai,
+    "verl": verl,
     "museg": museg,
+    "museg_eval": museg_eval,
+    "taro": taro,
+    "taro_eval": taro_eval,
+    "openo3": openo3,
 }
 
 

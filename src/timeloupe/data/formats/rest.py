@@ -44,11 +44,11 @@ def put_back(written: Mapping[str, Any], rest: Mapping[str, Any]) -> dict[str, A
 
 
 def named(rest: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield the names of the fields in a rest, ``outer.inner``, without those that were absent."""
+    """Yield the names of the fields in a rest, ``outer.inner``, without those that were absent or say nothing."""
     for name, value in rest.items():
         if isinstance(value, dict) and value:
             yield from named(value, f"{prefix}{name}.")
-        elif not (isinstance(value, str) and value == ABSENT):
+        elif value is not None and not (isinstance(value, str) and value == ABSENT):
             yield f"{prefix}{name}"
 
 

@@ -22,9 +22,10 @@ DURATION = "duration_seconds"
 CLIP = "clip_seconds"
 CAPTIONS = "captions"
 SPLIT = "split"
-KEY_FRAMES = "key_frames"
-EXTRAS = (DURATION, CLIP, CAPTIONS, SPLIT, KEY_FRAMES)
-"""What ``Row.extra`` may hold. ``CLIP`` is the part of the video that the question is about, as (start, end)."""
+IMAGE_SIZE = "image_size_wh"
+EXTRAS = (DURATION, CLIP, CAPTIONS, SPLIT, IMAGE_SIZE)
+"""What ``Row.extra`` may hold. ``CLIP`` is the part of the video that the question is about, as (start, end);
+``IMAGE_SIZE`` says that the video is one picture, of that width and height."""
 
 ABSENT = "\0absent"
 """In ``Row.rest``: a field that the format would write and this row did not have."""
@@ -38,14 +39,14 @@ class View:
     """Frames of one video by reference; ``None`` = the format does not say.
 
     Attributes:
-        video: Path of the original video; empty where only ``file`` is known.
+        video: Path of the original video; empty where only ``files`` are known.
         view: ``skim``, ``crop`` or ``image``, as in ``FrameRef``.
         start_seconds: Where it begins in the original video.
         end_seconds: Where it ends.
         fps: Frames a second.
         at_seconds: Time of each frame.
         size_wh: Width and height of the frames.
-        file: A file that holds just these frames.
+        files: Files that hold just these frames: one video, or a picture of each.
     """
 
     video: str
@@ -55,7 +56,7 @@ class View:
     fps: float | None = None
     at_seconds: tuple[float, ...] | None = None
     size_wh: tuple[int, int] | None = None
-    file: str | None = None
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
