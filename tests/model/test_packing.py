@@ -18,7 +18,7 @@ from timeloupe.model.episode import Clip, TokenEpisode, TokenSegment
 from timeloupe.model.expand import expand
 from timeloupe.model.forward import target_logprobs_and_entropy
 from timeloupe.model.load import LoadedModel, load_model
-from timeloupe.model.packing import pack, packed_logprobs_and_entropy, use_packed_attention
+from timeloupe.model.packing import Pack, pack, packed_logprobs_and_entropy, use_packed_attention
 
 FAMILIES = ("qwen3_vl", "qwen2_5_vl")
 
@@ -102,6 +102,38 @@ def test_the_gradient_is_that_of_the_episodes(family: str, checkpointing: bool) 
     assert one.keys() == two.keys() and any("visual" in name for name in one)
     for name, gradient in one.items():
         assert (gradient - two[name]).norm() <= 2e-4 * gradient.norm() + 1e-7, name
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("elements", [700, 5000])
+def test_masks_too_large_to_keep_are_made_block_by_block(
+    monkeypatch: pytest.MonkeyPatch, elements: int, checkpointing: bool
+) -> None:
+    loaded = tiny_loaded()
+    model = copy.deepcopy(loaded.model)
+    use_packed_attention(model)
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.train()
+    episodes = [episode(loaded, seed) for seed in range(5)]
+
+    def run() -> tuple[torch.Tensor, list[torch.Tensor], Pack]:
+        packed = pack(episodes, loaded.layout)
+        model.zero_grad()
+        found_BT, entropy_BT = packed_logprobs_and_entropy(model, packed)
+        (found_BT.sum() + 0.1 * entropy_BT.sum()).backward()
+        return found_BT.detach(), [one.grad for one in model.parameters() if one.grad is not None], packed
+
+    kept, kept_gradients, whole = run()
+    assert [one.last_RQ is None for one in whole.rows] == [True, True]
+    monkeypatch.setattr("timeloupe.model.packing.MASK_ELEMENTS", elements)
+    made, made_gradients, blocks = run()
+    assert len(blocks.rows) > 3 and all(one.mask_R1QK is None for one in blocks.rows)
+    sizes = [one.queries_RQ.numel() * one.keys_RK.shape[1] for one in blocks.rows if one.last_RQ is not None]
+    assert max(sizes) <= max(elements, max(map(len, blocks.path_BT)))
+    torch.testing.assert_close(made, kept, rtol=1e-5, atol=1e-5)
+    for one, other in zip(made_gradients, kept_gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 @given(seeds=st.lists(st.integers(0, 40), min_size=1, max_size=8))

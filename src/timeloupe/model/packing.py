@@ -15,10 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import takewhile
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
@@ -34,6 +35,9 @@ from timeloupe.model.shared_keys import Shared, attend
 ATTENTION = "timeloupe_packed"
 """Name under which the library knows the attention of this module; without a pack it is the library's SDPA."""
 
+MASK_ELEMENTS = 1 << 24
+"""Largest mask, 64 MiB in float32: a larger one would grow with the square of the crops, in each layer at bfloat16."""
+
 
 @dataclass(frozen=True, eq=False)
 class Rows:
@@ -42,18 +46,20 @@ class Rows:
     Attributes:
         queries_RQ: Tree index of each query; 0 at padding.
         keys_RK: Tree index of each key, in the order of the episode; 0 at padding.
-        mask_R1QK: float32, 0 where a query looks and -inf where not; ``None`` = queries and keys are the same tokens
-            and each looks at itself and those before.
+        mask_R1QK: float32, 0 where a query looks and -inf where not.
+        last_RQ: Index of the last key that each query looks at, for rows whose mask is too large to be kept. Without it
+            and without a mask, queries and keys are the same tokens and each looks at itself and those before.
     """
 
     queries_RQ: torch.Tensor
     keys_RK: torch.Tensor
-    mask_R1QK: torch.Tensor | None
+    mask_R1QK: torch.Tensor | None = None
+    last_RQ: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> Rows:
         """Return the rows with all tensors on ``device``."""
-        mask = None if self.mask_R1QK is None else self.mask_R1QK.to(device)
-        return Rows(self.queries_RQ.to(device), self.keys_RK.to(device), mask)
+        there = {item.name: getattr(self, item.name) for item in fields(self)}
+        return replace(self, **{name: one.to(device) for name, one in there.items() if one is not None})
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,6 +202,14 @@ def _tree(
     )  # fmt: skip
 
 
+class _Asked(NamedTuple):
+    """Tokens ``first`` to ``end`` of an episode, which look at its tokens from 0 on."""
+
+    row: int
+    first: int
+    end: int
+
+
 def _attention_rows(
     owned: list[tuple[int, int]], lengths: list[int], path_BT: np.ndarray, count: int
 ) -> tuple[tuple[Rows, ...], np.ndarray]:
@@ -203,33 +217,57 @@ def _attention_rows(
     place_N = np.zeros(count, dtype=np.int64)
     found: list[Rows] = []
     at = 0
-    for members in _alike(owned, lengths):
-        width = max(lengths[row] for row, _ in members)
-        num_queries = max(lengths[row] - same for row, same in members)
-        queries_RQ = np.zeros((len(members), num_queries), dtype=np.int64)
-        keys_RK = np.zeros((len(members), width), dtype=np.int64)
-        last_RQ = np.zeros((len(members), num_queries), dtype=np.int64)
-        for index, (row, same) in enumerate(members):
-            tail = path_BT[row, same : lengths[row]]
-            queries_RQ[index, : len(tail)] = tail
+    for parts, masked in _calls(owned, lengths):
+        width = max(part.end for part in parts)
+        num_queries = max(part.end - part.first for part in parts)
+        queries_RQ = np.zeros((len(parts), num_queries), dtype=np.int64)
+        keys_RK = np.zeros((len(parts), width), dtype=np.int64)
+        last_RQ = np.zeros((len(parts), num_queries), dtype=np.int64)
+        for index, (row, first, end) in enumerate(parts):
+            asked = path_BT[row, first:end]
+            queries_RQ[index, : len(asked)] = asked
             keys_RK[index] = path_BT[row, :width]
-            last_RQ[index] = np.minimum(same + np.arange(num_queries), lengths[row] - 1)
-            place_N[tail] = at + index * num_queries + np.arange(len(tail))
+            last_RQ[index] = np.minimum(first + np.arange(num_queries), end - 1)
+            place_N[asked] = at + index * num_queries + np.arange(len(asked))
         at += queries_RQ.size
-        mask = None
-        if any(same for _, same in members):
-            hidden_RQK = torch.from_numpy(np.arange(width) > last_RQ[:, :, None])
-            mask = torch.zeros(hidden_RQK.shape).masked_fill_(hidden_RQK, -torch.inf)[:, None]
-        found.append(Rows(torch.from_numpy(queries_RQ), torch.from_numpy(keys_RK), mask))
+        last = torch.from_numpy(last_RQ)
+        mask = _mask(last, width, torch.float32) if masked == "kept" else None
+        found.append(
+            Rows(
+                torch.from_numpy(queries_RQ), torch.from_numpy(keys_RK), mask, last if masked == "made" else None
+            )
+        )  # fmt: skip
     return tuple(found), place_N
 
 
-def _alike(owned: list[tuple[int, int]], lengths: list[int]) -> Iterator[list[tuple[int, int]]]:
-    """Yield the rows that attend in one call: whole episodes, then those that go on from another one."""
-    new = [(row, same) for row, same in owned if lengths[row] > same]
-    for members in ([one for one in new if not one[1]], [one for one in new if one[1]]):
-        if members:
-            yield members
+def _calls(
+    owned: list[tuple[int, int]], lengths: list[int]
+) -> Iterator[tuple[list[_Asked], Literal["causal", "kept", "made"]]]:
+    """Yield what attends in one call, and where its mask is: whole episodes, then those that go on from another one.
+
+    The latter are one call if their mask may be kept, else each is asked alone, in blocks of tokens.
+    """
+    new = [_Asked(row, same, lengths[row]) for row, same in owned if lengths[row] > same]
+    if whole := [one for one in new if not one.first]:
+        yield whole, "causal"
+    if not (rest := [one for one in new if one.first]):
+        return
+    num_queries = max(one.end - one.first for one in rest)
+    if len(rest) * num_queries * max(one.end for one in rest) <= MASK_ELEMENTS:
+        yield rest, "kept"
+        return
+    for row, same, length in rest:
+        block = max(1, MASK_ELEMENTS // length)
+        for first in range(same, length, block):
+            yield [_Asked(row, first, min(first + block, length))], "made"
+
+
+def _mask(last_RQ: torch.Tensor, width: int, dtype: torch.dtype) -> torch.Tensor:
+    """Return (R, 1, Q, width): 0 up to each query's last key, -inf beyond."""
+    hidden_RQK = torch.arange(width, device=last_RQ.device) > last_RQ[:, :, None]
+    return torch.zeros(hidden_RQK.shape, dtype=dtype, device=last_RQ.device).masked_fill_(
+        hidden_RQK, -torch.inf
+    )[:, None]
 
 
 def use_packed_attention(model: PreTrainedModel) -> None:
@@ -271,18 +309,34 @@ def _attention(
     query_NHD, key_NHD, value_NHD = (item[0].transpose(0, 1).contiguous() for item in (query, key, value))
     results = []
     for rows in pack.rows:
-        asked, looked, taken = (
-            item.index_select(0, index.flatten()).unflatten(0, index.shape).transpose(1, 2)
-            for item, index in (
-                (query_NHD, rows.queries_RQ),
-                (key_NHD, rows.keys_RK),
-                (value_NHD, rows.keys_RK),
-            )
-        )
-        mask = None if rows.mask_R1QK is None else rows.mask_R1QK.to(asked.dtype)
-        mixed, _ = sdpa_attention_forward(module, asked, looked, taken, mask, **kwargs)
-        results.append(mixed.flatten(0, 1))
+        given = (module, rows, query_NHD, key_NHD, value_NHD, kwargs)
+        if rows.last_RQ is None:
+            results.append(_attend_rows(*given))
+        else:  # its mask, queries and keys are made again on the way back, not kept
+            results.append(checkpoint(_attend_rows, *given, use_reentrant=False))
     return torch.cat(results).index_select(0, pack.place_N)[None], None
+
+
+def _attend_rows(
+    module: torch.nn.Module,
+    rows: Rows,
+    query_NHD: torch.Tensor,
+    key_NHD: torch.Tensor,
+    value_NHD: torch.Tensor,
+    kwargs: dict[str, Any],
+) -> torch.Tensor:
+    """Return the mixed values of all queries of some rows, (R * Q, H, D)."""
+    asked, looked, taken = (
+        item.index_select(0, index.flatten()).unflatten(0, index.shape).transpose(1, 2)
+        for item, index in ((query_NHD, rows.queries_RQ), (key_NHD, rows.keys_RK), (value_NHD, rows.keys_RK))
+    )
+    mask = rows.mask_R1QK
+    if rows.last_RQ is not None:
+        mask = _mask(rows.last_RQ, rows.keys_RK.shape[1], asked.dtype)
+    elif mask is not None:
+        mask = mask.to(asked.dtype)
+    mixed, _ = sdpa_attention_forward(module, asked, looked, taken, mask, **kwargs)
+    return mixed.flatten(0, 1)
 
 
 def packed_hidden_states(model: PreTrainedModel, pack: Pack) -> torch.Tensor:
