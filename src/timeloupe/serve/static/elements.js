@@ -60,13 +60,29 @@ function button(className, words, act) {
 
 const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 
+// Pieces that a browser can lay out one by one, as they come into sight; they end with a line where there are lines.
+function piecesOf(text) {
+  const pieces = [];
+  for (let from = 0; from < text.length;) {
+    let to = Math.min(text.length, from + 4000);
+    if (to < text.length) {
+      const line = text.lastIndexOf("\n", to - 1) + 1;
+      if (line > from) to = line;
+      else if (/[\ud800-\udbff]/.test(text[to - 1])) to -= 1;
+    }
+    pieces.push(text.slice(from, to));
+    from = to;
+  }
+  return pieces;
+}
+
 // A model may say a megabyte in one word: the first part is shown, and the rest on demand.
 function long(tag, className, text, most = 6000) {
   const made = make(tag, className, cut(text, most));
   made.dir = "auto";
   if (text.length <= most) return made;
   const all = button("more", `Show all ${text.length.toLocaleString("en")} characters`, () => {
-    made.textContent = visible(text);
+    made.replaceChildren(...piecesOf(text).map((piece) => make("span", "piece", piece)));
     all.remove();
   });
   return make("div", "long", made, all);

@@ -20,7 +20,8 @@ class Stage {
     this.close.setAttribute("aria-label", "Dock the video");
     if (episode.play) this.showVideo(episode.play);
     else this.showPicture(episode.no_play ? `The video cannot be played: ${episode.no_play}.` : "");
-    this.watch = new IntersectionObserver((entries) => this.place(entries.at(-1).isIntersecting));
+    const seen = { rootMargin: "-90px 0px 0px", threshold: [0, 0.3, 0.5] };
+    this.watch = new IntersectionObserver((entries) => this.place(entries.at(-1).intersectionRatio > 0.3), seen);
     this.watch.observe(this.element);
   }
 
