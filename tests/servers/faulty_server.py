@@ -119,21 +119,32 @@ FAULTS: dict[str, Callable[[list[Message], list[np.ndarray]], Chat]] = {
     "order_reversed": reverse,
     "frames_dropped": drop_frames,
 }
-"""Faults that change what the model is shown; ``stop_stripped``, ``seed_ignored`` and ``none`` do not."""
+"""Faults that change what the model is shown."""
+
+NAMES = (*FAULTS, "stop_stripped", "seed_ignored", "none")
 
 
 class Faulty(Stub):
-    """The server's state, with a fault."""
+    """The server's state, with a fault that can be changed."""
 
-    def __init__(self, fault: str, manners: Manners, bare: bool) -> None:
-        super().__init__(manners)
-        self.fault = fault
-        self.bare = bare
+    def __init__(self) -> None:
+        super().__init__(Manners())
+        self.policy = self.honest = load_small_policy()[0]
+        layout: Layout = dataclasses.replace(self.honest.loaded.layout, timestamp_format="")
+        loaded = dataclasses.replace(self.honest.loaded, layout=layout)
+        self.timeless = LocalPolicy(loaded, name="small")
         self.seeds = itertools.count(1)
-        if fault == "times_dropped":
-            policy = load_small_policy()[0]
-            layout: Layout = dataclasses.replace(policy.loaded.layout, timestamp_format="")
-            self.policy = LocalPolicy(dataclasses.replace(policy.loaded, layout=layout), name="small")
+        self.read_messages = local_server.read_messages
+        self.set("none", False)
+
+    def set(self, fault: str, bare: bool) -> None:
+        """Have a fault from now on; ``bare`` = give neither usage nor log-probabilities."""
+        assert fault in NAMES, fault
+        self.fault, self.bare = fault, bare
+        self.manners = Manners(stops="strip" if fault == "stop_stripped" else "keep")
+        self.policy = self.timeless if fault == "times_dropped" else self.honest
+        change = FAULTS.get(fault, lambda messages, clips: (messages, clips))
+        cast(Any, local_server).read_messages = lambda *sent: change(*self.read_messages(*sent))
 
     def reply(self, body: dict[str, Any]) -> dict[str, Any]:
         if self.fault == "seed_ignored":
@@ -146,18 +157,20 @@ class Faulty(Stub):
 
 
 def main() -> None:
-    """Run the server until it is killed."""
-    names = (*FAULTS, "stop_stripped", "seed_ignored", "none")
+    """Run the server until it is killed; ``POST /fault`` changes its fault."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--fault", choices=names, default="none")
+    parser.add_argument("--fault", choices=NAMES, default="none")
     parser.add_argument("--bare", action="store_true", help="neither usage nor log-probabilities")
     flags = parser.parse_args()
-    change = FAULTS.get(flags.fault)
-    if change is not None:
-        plain = local_server.read_messages
-        cast(Any, local_server).read_messages = lambda *sent: change(*plain(*sent))
-    manners = Manners(stops="strip" if flags.fault == "stop_stripped" else "keep")
-    app = make_app(Faulty(flags.fault, manners, flags.bare))
+    server = Faulty()
+    server.set(flags.fault, flags.bare)
+    app = make_app(server)
+
+    @app.post("/fault")
+    def change(fault: dict[str, Any]) -> dict[str, Any]:
+        server.set(fault["fault"], fault["bare"])
+        return {}
+
     with socket.create_server(("127.0.0.1", 0)) as listening:
         print(f"http://127.0.0.1:{listening.getsockname()[1]}/v1", flush=True)
         uvicorn.Server(uvicorn.Config(app, log_level="warning")).run([listening])

@@ -35,7 +35,7 @@ def selfcheck(asked: Asked, folder: Path) -> Iterator[Check]:
         yield from (Check(name, "cannot tell", "no frames arrive") for name in ("stop string", "seed"))
     else:
         yield check_stop(asked, clip, about)
-        yield check_seed(asked, clip, about)
+        yield check_seed(asked, clip)
     room = check_room(asked)
     yield from room
     grammar = check_grammar(asked, folder)
