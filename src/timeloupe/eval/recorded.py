@@ -19,6 +19,7 @@ from timeloupe.eval.predictions import first_object, read_predictions
 from timeloupe.eval.questions import digest_rows
 from timeloupe.eval.registry import benchmark as find_benchmark
 from timeloupe.eval.scoring import Benchmark, Row
+from timeloupe.eval.strict import read_letter, read_windows
 from timeloupe.runs import CONFIG, ENVIRONMENT, TRAJECTORIES, RunFolder, open_run, read_json
 from timeloupe.trajectory import Example, FrameRef, StopReason, Text, Trajectory, read_trajectories
 
@@ -207,19 +208,29 @@ def read_beside(path: str | Path, other: Recorded, asked: Asked) -> Recorded:
     """Return a file of predictions as a run that answers the rows of another one."""
     path = Path(path)
     loaded = read_predictions(path, asked.benchmark, asked.rows)
+    rows = {row.id: row for row in asked.rows}
     replies = {
-        (id, 0): Reply(None, 0, prediction)
+        (id, 0): _reply_of_text(prediction, rows.get(id))
         for id, prediction in loaded.by_id.items()
         if prediction is not None
     }
     notes = [f"is a file of predictions ({loaded.layout}): nothing is known of how they were made"]
     if loaded.unknown:
         notes.append(f"has {len(loaded.unknown)} ids that the benchmark does not have: {loaded.unknown[0]!r}")
-    known = {row.id for row in asked.rows}
     return Recorded(
-        str(path), loaded.layout, {key: one for key, one in replies.items() if key[0] in known},
+        str(path), loaded.layout, {key: one for key, one in replies.items() if key[0] in rows},
         config={"benchmark": other.benchmark_name}, notes=tuple(notes),
     )  # fmt: skip
+
+
+def _reply_of_text(prediction: Any, row: Row | None) -> Reply:
+    """A prediction of a file, read as the strict mode does."""
+    if row is None:
+        return Reply(None, 0, prediction)
+    option = read_letter(prediction, row)[0] if row.options else None
+    return Reply(
+        None, 0, prediction, option=option, answered=() if option else read_windows(prediction, row)[0]
+    )
 
 
 def holds_trajectories(path: Path) -> bool:

@@ -143,13 +143,10 @@ def _bench(runs: Sequence[tuple[Recorded, Asked]], seed: int) -> BenchReport:
     asked = max((asked for _, asked in runs), key=lambda one: one.whole)
     lengths = _lengths(asked.rows, [run for run, _ in runs])
     bins = duration_bins(list(lengths.values()))
-    groups: dict[str, list[Recorded]] = {}
-    for run, _ in runs:
-        groups.setdefault(configuration_key(run), []).append(run)
-    labels = short_names([some[0].name for some in groups.values()])
+    groups = same_but_seeds([run for run, _ in runs])
+    labels = short_names([some[0].name for some in groups])
     entries = tuple(
-        _entry(some, label, asked, lengths, bins, seed)
-        for label, some in zip(labels, groups.values(), strict=True)
+        _entry(some, label, asked, lengths, bins, seed) for label, some in zip(labels, groups, strict=True)
     )
     trivial: dict[str, tuple[Figure, ...]] = {}
     floors: dict[str, float] = {}
@@ -215,7 +212,7 @@ def _entry(
     replies = [reply for run in runs for reply in run.replies.values()]
     samples = sum(len(run.repeats) for run in runs)
     played = sum(not reply.is_fault for reply in replies)
-    seeds = [run.card.get("sampling", {}).get("seed", run.spoken.get("seed")) for run in runs]
+    seeds = [seed_of(run) for run in runs]
     return Entry(
         label, tuple(run.name for run in runs), samples, tuple(one for one in seeds if one is not None),
         strict_figures(strict, rows, seed), official_figures(runs, asked, seed), over(rows), categories, durations,
@@ -231,8 +228,28 @@ def _lengths(rows: Sequence[Row], runs: Sequence[Recorded]) -> dict[str, float]:
     return {id: length for id, length in found.items() if length is not None}
 
 
-def configuration_key(run: Recorded) -> str:
-    """Return what two runs share that differ in nothing but the seed; a run without configuration is alone."""
+def same_but_seeds(runs: Sequence[Recorded]) -> list[list[Recorded]]:
+    """Return runs whose configuration differs in nothing but the seed together, in the order in which they come.
+
+    Runs of one seed are not put together: they are no draws of their own.
+    """
+    found: dict[tuple[str, int], list[Recorded]] = {}
+    for run in runs:
+        key = _configuration(run)
+        at = 0
+        while any(seed_of(other) == seed_of(run) for other in found.get((key, at), [])):
+            at += 1
+        found.setdefault((key, at), []).append(run)
+    return list(found.values())
+
+
+def seed_of(run: Recorded) -> int | None:
+    """Return a run's root seed as its episodes have it."""
+    return run.spoken.get("seed")
+
+
+def _configuration(run: Recorded) -> str:
+    """What two runs share that differ in nothing but the seed; a run without configuration is alone."""
     if not run.config.get("episode"):
         return f"alone: {run.name}"
     config = dict(run.config)

@@ -164,7 +164,8 @@ def _change(
     if _unreadable(one, scorer[0]) != _unreadable(two, scorer[1]):
         return because("parse", f"{_reading(one, scorer[0])} -> {_reading(two, scorer[1])}")
     answered = [_answer_of(reply) for reply in (one, two)]
-    if answered[0] == answered[1] and not moved:
+    # A file of predictions is read by the scorer alone: what is worth the same is the same there.
+    if not moved and (answered[0] == answered[1] or None in (one.stop, two.stop)):
         return None
     words = f"{said(one)} -> {said(two)}"
     if one.looked != two.looked:
