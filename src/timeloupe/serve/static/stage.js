@@ -40,7 +40,7 @@ class Stage {
     this.video.addEventListener("loadedmetadata", () => {
       if (!this.video.videoWidth) return failed(); // sound only: the pictures have a codec that the browser lacks
       this.screen.style.aspectRatio = `${this.video.videoWidth} / ${this.video.videoHeight}`;
-      this.screen.style.setProperty("--ratio", String(this.video.videoWidth / this.video.videoHeight));
+      this.element.style.setProperty("--ratio", String(this.video.videoWidth / this.video.videoHeight));
       if (this.now !== null) this.video.currentTime = this.now;
     });
     for (const event of ["timeupdate", "seeking", "seeked"])
@@ -55,7 +55,7 @@ class Stage {
     this.image.alt = "";
     this.image.addEventListener("load", () => {
       this.screen.style.aspectRatio = `${this.image.naturalWidth} / ${this.image.naturalHeight}`;
-      this.screen.style.setProperty("--ratio", String(this.image.naturalWidth / this.image.naturalHeight));
+      this.element.style.setProperty("--ratio", String(this.image.naturalWidth / this.image.naturalHeight));
     });
     this.screen.replaceChildren(this.image, this.overlay, this.labels, this.close);
     this.setPictures(this.pictures);
