@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,29 @@ def test_one_process_has_nothing_to_share_out(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("FSDP_OFFLOAD_PARAMS", "true")
     with pytest.raises(ConfigError, match="fsdp_offload_params"):
         Parallel("cpu")
+
+
+def test_several_processes_are_not_sent_to_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(
+        ConfigError, match=r"model\.device with 2 processes, got 'cuda:1', allowed: cuda, cpu"
+    ):
+        Parallel("cuda:1")
+
+
+def test_processes_wait_longer_than_a_world_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    class State:
+        process_index, num_processes = 1, 2
+
+        def __init__(self, **given: Any) -> None:
+            asked.update(given)
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("accelerate.PartialState", State)
+    assert not Parallel("cpu").is_main
+    assert asked["timeout"] >= timedelta(hours=12)
 
 
 def test_what_cannot_be_sharded_is_refused(tmp_path: Path) -> None:

@@ -10,15 +10,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from torch import distributed
 from torch.distributed.tensor import DTensor
 
+from timeloupe.errors import boundary
 from timeloupe.train.shard_settings import read_sharding
 
 Item = TypeVar("Item")
+
+PATIENCE = timedelta(days=1)
+"""How long a process waits for the others: one makes a world for all, which may take hours; the libraries' own limit
+is 10 to 30 minutes. A process that dies is seen by the launcher, which ends the others."""
 
 
 class Parallel:
@@ -31,15 +37,23 @@ class Parallel:
         rank: Its number, from 0.
         size: How many there are.
         sharding: How the model is cut among them; ``None`` = each has all of it.
+
+    Raises:
+        ConfigError: There are several processes, and ``device`` is one and the same GPU for all of them.
     """
 
     def __init__(self, device: str | None = None) -> None:
         self.rank, self.size = 0, 1
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            if device is not None and ":" in device:
+                raise boundary(
+                    f"model.device with {os.environ['WORLD_SIZE']} processes", device, ("cuda", "cpu"),
+                    "leave the number away: each process takes a GPU of its own (CUDA_VISIBLE_DEVICES says which)",
+                )  # fmt: skip
             from accelerate import PartialState
 
             # Not told so, accelerate takes every process of a machine without GPUs for the only one.
-            state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
+            state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available(), timeout=PATIENCE)
             self.rank, self.size = state.process_index, state.num_processes
         sharding = read_sharding()
         self.sharding = sharding if self.size > 1 else None  # one process has nothing to share out
