@@ -108,6 +108,14 @@ def rows_of(benchmark: Benchmark, folder: Path) -> list[Row]:
     return benchmark.load(written(folder, "videotemp.jsonl", record))
 
 
+@pytest.mark.parametrize("inside", ["\u2028", "\x85", "\x0b", "\n"])
+def test_a_cell_may_hold_what_ends_a_line_elsewhere(tmp_path: Path, inside: str) -> None:
+    question = f"where does{inside}it stand"
+    lines = f'v,1,2,3,"{question}",2,7,CW,p,q,r,s,t\nv,1,2,3,when,2,8,CW,p,q,r,s,t\n'
+    rows = nextqa.load(written(tmp_path, "nextqa.csv", NEXTQA_HEADER + lines))
+    assert [row.question for row in rows] == [question, "when"]
+
+
 @pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda one: one.name)
 def test_right_letters_are_right_everywhere_and_missing_ones_leave_official_denominators(
     benchmark: Benchmark, tmp_path: Path

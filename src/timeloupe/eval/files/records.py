@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 import warnings
@@ -190,7 +191,8 @@ def read_csv(path: Path) -> list[Record]:
     Raises:
         RecordError: A line has fewer or more cells than the header, or there is no line but that.
     """
-    lines = csv.DictReader(_text(path).splitlines(keepends=True))
+    # Not ``splitlines``: a cell may hold what that also takes for the end of a line, such as U+2028.
+    lines = csv.DictReader(io.StringIO(_text(path), newline=""))
     found: list[Record] = []
     for line in lines:
         if None in line or None in line.values():
