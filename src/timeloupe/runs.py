@@ -103,17 +103,22 @@ class RunFolder:
 
     def done(self) -> set[EpisodeKey]:
         """Return the episodes that need not be played again: those that no machine's fault ended."""
-        return {episode_key(item) for item in self.latest() if item.stop is not StopReason.INFRASTRUCTURE}
+        found = {episode_key(item): item.stop for item in self}
+        return {key for key, stop in found.items() if stop is not StopReason.INFRASTRUCTURE}
 
     def drop_faults(self) -> int:
         """Take out the episodes that a machine's fault ended, so that each is there once when it has been played
         again, and older lines of episodes that stand there twice; return how many episodes were taken out."""
-        found = self.latest()
-        kept = [item for item in found if item.stop is not StopReason.INFRASTRUCTURE]
-        if len(kept) < sum(1 for _ in self):
-            lines = "".join(to_line(item) + "\n" for item in kept)
-            write_atomic(self.trajectories_path, lines.encode())
-        return len(found) - len(kept)
+        lines: dict[EpisodeKey, tuple[int, StopReason]] = {}
+        number = -1
+        for number, item in enumerate(self):
+            lines[episode_key(item)] = number, item.stop
+        kept = {at: None for at, stop in lines.values() if stop is not StopReason.INFRASTRUCTURE}
+        if len(kept) <= number:
+            with self.trajectories_path.open("rb") as file:
+                whole = [line for line in file if line.strip()]
+            write_atomic(self.trajectories_path, b"".join(whole[at] for at in kept))
+        return len(lines) - len(kept)
 
     def repair(self) -> int:
         """Cut off a torn last line and end a whole one; return the number of bytes cut off."""

@@ -52,7 +52,7 @@ class Progress:
 
         self.questions, self.wanted, self.console = questions, wanted, console
         self.clock = Clock()
-        self.values: list[float] = []
+        self.total, self.num_scored = 0.0, 0
         self.lost = 0
         self.told = time.perf_counter()
         self.rows = {row.id: row for row in questions.rows}
@@ -76,10 +76,11 @@ class Progress:
             row = self.rows[trajectory.example.id]
             text = trajectory.turns[-1].generation.text if trajectory.answer is not None else ""
             values = self.questions.benchmark.strict([row], {row.id: text}).values
-            self.values += [value for value in values.values() if value is not None]
+            scored = [value for value in values.values() if value is not None]
+            self.total, self.num_scored = self.total + sum(scored), self.num_scored + len(scored)
         words = f"{tally.written} of {self.wanted}  {self.clock.words(tally.written, self.wanted)}"
-        if self.values:
-            words += f"  strict score so far {sum(self.values) / len(self.values):.3f}"
+        if self.num_scored:
+            words += f"  strict score so far {self.total / self.num_scored:.3f}"
         words += f"  lost {self.lost}" if self.lost else ""
         words += f"  put back {tally.retried}" if tally.retried else ""
         if self.status is not None:
