@@ -223,8 +223,8 @@ CLAIMS = (
 def verdicts(work: Path, seeds: list[int]) -> list[str]:
     """Return a sentence per claim, under greedy decoding.
 
-    It holds if every seed says so and the mean gain is more than one question is worth (of 40 with a letter, of 80 with a
-    look); it does not if every seed denies it by as much.
+    It holds if every seed says so and the mean gain is more than one question is worth (of 40 with a letter, of 80
+    with a look); it does not if every seed denies it by as much.
     """
     sentences = []
     for base, words, figure, better, worse in CLAIMS:
