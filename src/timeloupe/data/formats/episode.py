@@ -37,7 +37,9 @@ def recorded(trajectory: Trajectory) -> Fields:
 
 
 def implied(row: Row, protocol: Protocol) -> Fields:
-    """Return what the messages of a row say of the episode that they are, as ``recorded`` does."""
+    """Return what the replies of a row say of the episode that they are, as ``recorded`` does; nothing without any."""
+    if not any(one.role == "assistant" for one in chat_of(row)):
+        return {}
     return recorded(_rebuilt(row, protocol, [], ()))
 
 

@@ -1,8 +1,8 @@
 """Open-o3 Video's rows (STGR-SFT and STGR-RL; read by marinero4972/Open-o3-Video@1eb6ecae): one JSON list.
 
 ``task, source, question, answer, video_path``; ``key_frames`` [{idx, time, path}] and ``key_items``
-{idx: {object: [[x1, y1, x2, y2], ...]}} in fractions of the frame; in rows of supervised training ``reasoning_process``,
-the thought before the answer. ``visual QA`` is about a picture: ``image_path``, ``image_size``, a box in its pixels.
+{idx: {object: [[x1, y1, x2, y2], ...]}} in fractions of the frame; in rows of supervised training also
+``reasoning_process``, the thought before the answer. ``visual QA`` is about a picture: ``image_path``, ``image_size``, a box in its pixels.
 
 ==============================  ================================  =========================
 task of a row                   ``answer``                        our task
