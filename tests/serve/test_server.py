@@ -57,7 +57,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "link.mp4").symlink_to(folder / "clip.mp4")
     more = [
         single_pass(name, SECONDS, f"id {name}")
-        for name in ("link.mp4", "/etc/passwd", "../x.mp4", "gone.mp4")
+        for name in ("link.mp4", "/etc/passwd", "../x.mp4", "gone.mp4", "n" * 5000, "nul\0")
     ]
     return write_run(folder, [*every_kind(video, SECONDS), with_boxes(video, SECONDS), *more])
 
@@ -180,6 +180,8 @@ def test_listed_files_that_are_no_videos_or_links_are_not_given(server: ViewerSe
         2: "does not begin like a video",
         3: "cannot be opened",
         4: "cannot",
+        5: "too long",
+        6: "cannot be opened",
     }.items():
         answer, body = ask(server, f"/video/0/{number}")
         assert answer.status == 404
@@ -299,10 +301,21 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path, capfd: pytest.Captu
     assert "Traceback" not in capfd.readouterr().err
 
 
+def test_it_listens_at_the_other_loopback_too(run: Path) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    server = make_server(Viewer([Shelf(run)]), "::1")
+    server.server_close()
+    assert server.url == f"http://[::1]:{server.server_address[1]}/"
+    assert server.guard.token is None
+
+
 def test_two_runs(run: Path, tmp_path: Path) -> None:
     other = write_run(tmp_path / "other", [look_twice(str(run / "clip.mp4"), SECONDS)])
     with serving(run, other) as server:
-        assert [len(one["entries"]) for one in get_json(server, "/api/list")["runs"]] == [17, 1]
+        assert [len(one["entries"]) for one in get_json(server, "/api/list")["runs"]] == [19, 1]
         assert get_json(server, "/api/episode", run=1, id="q1", rollout=0)["play"] == "/video/1/0"
 
 
@@ -345,14 +358,14 @@ def test_the_command_serves_until_ctrl_c(run: Path, tmp_path: Path) -> None:
         assert parts.query == "token=chosen-by-me-123"
         connection = HTTPConnection("127.0.0.1", parts.port or 0, timeout=20)
         connection.request("GET", f"/api/list?{parts.query}")
-        assert len(json.loads(connection.getresponse().read())["runs"][0]["entries"]) == 17
+        assert len(json.loads(connection.getresponse().read())["runs"][0]["entries"]) == 19
         connection.request("GET", "/api/list")  # the same connection, without the token
         assert connection.getresponse().status == 401
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
     assert process.returncode == 0
     assert out == ""
-    assert err.strip() == "17 episodes; Ctrl-C ends the viewer"
+    assert err.strip() == "19 episodes; Ctrl-C ends the viewer"
     assert opened.read_text().strip() == url
 
 

@@ -107,8 +107,11 @@ def export_html(run: str | Path, out: str | Path | None = None) -> Path:
 def locate_video(video: str, folder: Path) -> str:
     """Return the path of a video: as named, else beside the run, else as named (and then it is missing)."""
     for path in (Path(video), folder / video, folder.parent / video):
-        if path.is_file():
-            return str(path)
+        try:
+            if path.is_file():
+                return str(path)
+        except OSError:  # a name too long for a file
+            break
     return video
 
 

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -130,9 +131,15 @@ class ViewerServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 64
     viewer: Viewer
     guard: Guard
     url: str
+
+    def server_bind(self) -> None:
+        """As the base class, without asking a name server who this machine is."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that goes away in the middle of a video is no error; say anything else."""
@@ -203,6 +210,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_text(refusal.status, str(refusal))
         except TimeloupeError as error:
             self._send_text(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
+        except (ConnectionError, TimeoutError):
+            raise  # nobody is there to be told
+        except OSError as error:
+            self._send_text(HTTPStatus.INTERNAL_SERVER_ERROR, f"a file cannot be read: {error}")
 
     do_HEAD = do_GET
 
