@@ -30,7 +30,7 @@ def timeloupe(*words: str | Path) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def audits(work: Path, videos: int) -> dict[tuple[str, str], dict[str, Any]]:
+def audits(work: Path, videos: int, true_limit: int) -> dict[tuple[str, str], dict[str, Any]]:
     """Return the audit of each way of answering and each notion of evidence, as the command prints it."""
     world = work / "world"
     if not (world / "examples.jsonl").is_file():
@@ -42,7 +42,8 @@ def audits(work: Path, videos: int) -> dict[tuple[str, str], dict[str, Any]]:
         run = work / way.replace(" ", "_")
         timeloupe("eval", "world", "--data", world, "--policy", "small", "--run", run, "--json", *flags)
         for evidence in EVIDENCE:
-            found[way, evidence] = json.loads(timeloupe("audit", run, "--evidence", evidence, "--json"))
+            few = ["--limit", str(true_limit)] if evidence == "true" else []
+            found[way, evidence] = json.loads(timeloupe("audit", run, "--evidence", evidence, "--json", *few))
     return found
 
 
@@ -120,9 +121,10 @@ def main() -> None:
     )
     parser.add_argument("work", type=Path)
     parser.add_argument("--videos", type=int, default=60)
+    parser.add_argument("--true-limit", type=int, default=120, help="episodes audited with the true evidence")
     parser.add_argument("--record", action="store_true")
     arguments = parser.parse_args()
-    found = audits(arguments.work, arguments.videos)
+    found = audits(arguments.work, arguments.videos, arguments.true_limit)
     figures = figures_of(found)
     for name, row in figures.items():
         print(name, row)
@@ -142,7 +144,8 @@ def main() -> None:
             "nothing but the evidence; `shuffled`: pictures inside the evidence in another order.",
             "Evidence: `cited` is the answered segment, else the last crop; `true` is the annotation's. An answer "
             "changes where the letter is another one, the IoU with the answer under the same frames is below 0.5, or "
-            "no answer is given (`looks again` is the share that calls the tool instead).",
+            "no answer is given (`looks again` is the share that calls the tool instead). The true one is taken for "
+            f"the first {arguments.true_limit} episodes.",
             "A single pass names no evidence for a letter, so it is audited with the true one only. Its first view "
             "shows the moment asked for in a part of the questions; where it does not there is nothing to cut (`not "
             "asked`).",

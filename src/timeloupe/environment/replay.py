@@ -42,13 +42,19 @@ def read_clips(
         VideoError: A video cannot be read any more.
     """
     refs: list[FrameRef] = [ref for message in messages for ref in message.frame_refs]
-    clips: list[np.ndarray] = []
-    for ref in refs:
-        with VideoReader(ref.video, cache, deadline_seconds=deadline_seconds) as reader:
-            frames = reader.read(ref.at_seconds, ref.size_wh)
-        if frames.at_seconds != ref.at_seconds:
-            raise VideoError(
-                ref.video, "the frames at the recorded times are others now", hint="was the file replaced?"
-            )
-        clips.append(frames.pixels)
-    return tuple(clips)
+    clips: dict[int, np.ndarray] = {}
+    for video in dict.fromkeys(ref.video for ref in refs):
+        with VideoReader(video, cache, deadline_seconds=deadline_seconds) as reader:
+            for number, ref in enumerate(refs):
+                if ref.video == video:
+                    clips[number] = _read(reader, ref)
+    return tuple(clips[number] for number in range(len(refs)))
+
+
+def _read(reader: VideoReader, ref: FrameRef) -> np.ndarray:
+    frames = reader.read(ref.at_seconds, ref.size_wh)
+    if frames.at_seconds != ref.at_seconds:
+        raise VideoError(
+            ref.video, "the frames at the recorded times are others now", hint="was the file replaced?"
+        )
+    return frames.pixels
