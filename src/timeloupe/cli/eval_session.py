@@ -167,8 +167,8 @@ class Session:
                 Progress(self.questions, len(jobs), self.console) as progress,
             ):
                 return run_episodes(jobs, run, self._play_batch(), pace, stop=stop, on_played=progress)
-        except KeyboardInterrupt:
-            self.tell_resume("interrupted")
+        except (KeyboardInterrupt, OSError) as error:  # such as a disk without room
+            self.tell_resume("interrupted" if isinstance(error, KeyboardInterrupt) else "broken off")
             raise
         finally:
             self._note_session(time.perf_counter() - began)
