@@ -139,7 +139,7 @@ class _Text:
                     return value
                 fault = None
             except ValueError as error:
-                fault = error
+                fault = str(error)  # the error itself holds on to all of the text
             except RecursionError:
                 raise RecordError(f"{self.path}:{self.line} is nested too deep") from None
             # Asking for twice as much each time keeps the work linear in the length of the value.

@@ -2,7 +2,8 @@
 
 ``task, source, question, answer, video_path``; ``key_frames`` [{idx, time, path}] and ``key_items``
 {idx: {object: [[x1, y1, x2, y2], ...]}} in fractions of the frame; in rows of supervised training also
-``reasoning_process``, the thought before the answer. ``visual QA`` is about a picture: ``image_path``, ``image_size``, a box in its pixels.
+``reasoning_process``, the thought before the answer. ``visual QA`` is about a picture: ``image_path``, ``image_size``,
+a box in its pixels.
 
 ==============================  ================================  =========================
 task of a row                   ``answer``                        our task
