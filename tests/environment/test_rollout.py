@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -157,6 +158,32 @@ def test_a_policy_that_raises_loses_no_episode(clips: dict[str, str]) -> None:
     found = play([example(clips["red"]), example(clips["blue"], "b")], Dead(), PROTOCOL, SETTINGS, seed=0)
     assert [item.stop for item in found] == [StopReason.INFRASTRUCTURE] * 2
     assert all(item.problem is not None and item.problem.message == "connection refused" for item in found)
+
+
+def test_an_episode_that_takes_too_long_ends_and_one_that_has_answered_does_not(
+    clips: dict[str, str],
+) -> None:
+    class Slow(Recorder):
+        def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
+            ends = [request.give_up_at for request in requests]
+            time.sleep(max(max(end or 0.0 for end in ends) - time.perf_counter(), 0) + 0.02)
+            return super().generate(requests)
+
+    policy = Slow(
+        a=[answer()], b=[look((1, 2)), answer()], c=[Generation(text="", finish="error", error="stalled")]
+    )
+    here = SETTINGS.model_copy(update={"video_deadline_seconds": None})
+    examples = [example(clips["red"], id) for id in "abc"]
+    fast, slow, stalled = play(examples, policy, PROTOCOL, here, seed=0, deadline_seconds=2)
+    assert fast.stop is StopReason.ANSWERED and len(policy.batches) == 1
+    for late in (slow, stalled):
+        assert late.stop is StopReason.INFRASTRUCTURE and len(late.turns) == 1
+        assert late.problem is not None and late.problem.reason == "deadline"
+        assert "no end after 2 s" in late.problem.message
+    assert stalled.problem is not None and stalled.problem.message.endswith(": stalled")
+    recorder = Recorder(b=[look((1, 2)), answer()])
+    (whole,) = play(examples[1:2], recorder, PROTOCOL, here, seed=0, deadline_seconds=600)
+    assert whole.stop is StopReason.ANSWERED
 
 
 def test_a_policy_that_miscounts_is_a_programmers_error(clips: dict[str, str]) -> None:
