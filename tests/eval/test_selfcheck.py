@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from timeloupe.environment.settings import EpisodeSettings
 from timeloupe.errors import MissingError
-from timeloupe.eval.selfcheck import lines_of, summary_of
+from timeloupe.eval.selfcheck import lines_of, selfcheck, summary_of
 from timeloupe.eval.selfcheck_probe import Asked, Check, Seen, compare
 from timeloupe.eval.selfcheck_server import check_room, check_seed, check_stop, grammar_of
 from timeloupe.eval.selfcheck_times import PALETTE, base_clip, check_order, check_pictures, check_times, read
@@ -40,6 +41,7 @@ class Behind:
     stop: str = "keep"
     most: int = 10_000
     refuses: str | None = None
+    lives: int = 10_000
     name: str = "behind"
     count: int = 0
     extra: dict[str, Any] = field(default_factory=dict)
@@ -54,7 +56,7 @@ class Behind:
         self.count += 1
         refs = [ref for message in request.messages for ref in message.frame_refs]
         num_frames = sum(len(ref.at_seconds) for ref in refs)
-        if self.refuses or num_frames > self.most:
+        if self.refuses or num_frames > self.most or self.count > self.lives:
             return Generation(text="", finish="error", error=self.refuses or "At most so many images")
         words = " ".join(message.text for message in request.messages)
         times, clip = self.bend(list(refs[0].at_seconds), request.clips[0]) if refs else ([], None)
@@ -281,3 +283,35 @@ def test_what_is_told_is_counted() -> None:
     assert summary_of(checks) == "1 ok, 0 noted, 1 wrong, 1 cannot tell"
     assert lines_of(checks[1])[0].startswith("wrong") and len(lines_of(checks[1])) == 3
     assert len(lines_of(checks[0])) == 1
+
+
+def test_all_checks_in_a_row(tmp_path: Path) -> None:
+    asked = ask(Behind())
+    checks = list(selfcheck(asked, tmp_path))
+    assert not findings(checks) and all(one.verdict == "ok" for one in checks), checks
+    assert asked.num_requests < 70
+
+
+@pytest.mark.parametrize("most", [0, 12])
+def test_a_server_that_takes_too_few_frames_fails_each_check_with_its_reason(
+    tmp_path: Path, most: int
+) -> None:
+    checks = list(selfcheck(ask(Behind(most=most)), tmp_path))
+    found = {one.name: one for one in checks}
+    assert found["pictures"].finding == "pictures_refused" and found["room"].finding == "frames_do_not_fit"
+    assert found["grammar"].finding == "episodes_lost" and "At most so many" in found["grammar"].seen
+    for name in ("timestamps", "clock", "seconds", "order", "stop string", "seed", "second look"):
+        assert found[name].verdict == "cannot tell", name
+
+
+@pytest.mark.parametrize("lives", [1, 9, 25, 40])
+def test_a_server_that_dies_in_between_ends_no_check_without_a_word(tmp_path: Path, lives: int) -> None:
+    behind = Behind(lives=lives)
+    asked = ask(behind)
+    asked.make = lambda **given: replace(behind, lives=0)
+    checks = list(selfcheck(asked, tmp_path))
+    assert any(one.verdict == "wrong" for one in checks)
+    assert findings(checks) <= {
+        "pictures_refused", "frames_do_not_fit", "episodes_lost", "stop_refused", "looks_do_not_fit",
+        "second_look_refused",
+    }, checks  # fmt: skip

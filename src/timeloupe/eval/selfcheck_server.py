@@ -302,6 +302,9 @@ def grammar_of(played: Sequence[Trajectory]) -> Check:
     means = "They count as wrong answers, whatever the model knows."
     do = f"See `timeloupe ask` with these flags; the reply began {first.turns[-1].generation.text[:60]!r}. "
     if 2 * len(broken) >= count:
-        do += "Use the --protocol that the checkpoint was trained with, or raise --max-new-tokens."
+        do += (
+            "Use the --protocol, --send and --time-format that the checkpoint was trained with, or raise "
+            "--max-new-tokens."
+        )
         return Check(name, "wrong", seen, means, do, "grammar_broken")
     return Check(name, "note", seen, means, do.strip(), "grammar_slips")
