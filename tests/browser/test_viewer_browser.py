@@ -177,6 +177,19 @@ def test_clicks_seek_the_video(tab: Tab) -> None:
     tab.until("!document.querySelector('video').paused")
 
 
+def test_a_file_whose_clock_does_not_begin_at_zero(browser: Any, tmp_path: Path) -> None:
+    """The record counts from the first frame, the browser by the file's clock, which here begins at 5 s."""
+    video = draw_video(tmp_path / "late.mkv", 20, start=5)
+    with (
+        serving(write_run(tmp_path / "run", [look_twice(str(video), 20)])) as url,
+        opened(browser, url) as tab,
+    ):
+        expect(tab.page.locator(".lens img").first).to_be_visible()
+        tab.page.locator(".timeline .band.truth").click()
+        tab.until(f"Math.abs({NOW} - {0.43 * 20 + 5}) < 0.01")
+        expect(tab.page.locator(".stage figcaption")).to_contain_text("0:08.6 of 0:20.0")
+
+
 def test_boxes_are_drawn_over_the_video_at_their_moment(tab: Tab) -> None:
     page = tab.page
     tab.go("#/episode/boxes?t=27")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
@@ -37,8 +38,13 @@ WORDS = [
 ]
 
 
-def draw_video(path: Path, seconds: int = 60, size_wh: tuple[int, int] = (160, 90), fps: int = 2) -> Path:
-    """Write an MP4 whose ground drifts through the hues while a disc crosses it; a square shows in the third fifth."""
+def draw_video(
+    path: Path, seconds: int = 60, size_wh: tuple[int, int] = (160, 90), fps: int = 2, start: int = 0
+) -> Path:
+    """Write a video whose ground drifts through the hues while a disc crosses it; a square shows in the third fifth.
+
+    Its clock begins at ``start`` seconds.
+    """
     width, height = size_wh
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=fps)
@@ -56,7 +62,9 @@ def draw_video(path: Path, seconds: int = 60, size_wh: tuple[int, int] = (160, 9
                 pen.rectangle(
                     (width * 0.4, height * 0.1, width * 0.4 + r * 2, height * 0.1 + r * 2), fill=(40, 44, 60)
                 )
-            for packet in stream.encode(av.VideoFrame.from_ndarray(np.asarray(image), format="rgb24")):
+            frame = av.VideoFrame.from_ndarray(np.asarray(image), format="rgb24")
+            frame.pts, frame.time_base = start * fps + index, Fraction(1, fps)
+            for packet in stream.encode(frame):
                 container.mux(packet)
         for packet in stream.encode(None):
             container.mux(packet)

@@ -106,7 +106,7 @@ def _serve(
     token = os.environ.get("TIMELOUPE_TOKEN") if token is None else token
     token = None if token is None else checked_token(token)
     shelves = [Shelf(run) for run in runs]
-    viewer = Viewer(shelves, PictureDesk() if pictures else None, follow_links)
+    viewer = Viewer(shelves, PictureDesk() if pictures else PictureDesk(0), follow_links)
     server = make_server(viewer, host, port, token)
     try:
         counts = [len(shelf.entries()) for shelf in shelves]

@@ -126,7 +126,8 @@ def pictures_data(trajectory: Trajectory, gallery: Gallery) -> dict[str, Any]:
     """Return what only the video's file can tell of an episode.
 
     Returns:
-        ``note`` (why pictures are missing), ``duration`` in seconds, ``views``: for each view of the prompt and then
+        ``note`` (why pictures are missing), ``duration`` in seconds, ``start`` (time of the first frame by the file's
+        own clock), ``views``: for each view of the prompt and then
         each crop, in order, ``[time, number of its picture]`` of the frames that have one; ``stills``: the same for
         the times of boxes.
     """
@@ -139,6 +140,7 @@ def pictures_data(trajectory: Trajectory, gallery: Gallery) -> dict[str, Any]:
     return {
         "note": gallery.notes.get(video),
         "duration": duration_of(trajectory, gallery),
+        "start": gallery.starts.get(video, 0.0),
         "views": [numbered(view.video, view.at_seconds) for view in views_of(trajectory)],
         "stills": numbered(video, box_times(trajectory)),
     }

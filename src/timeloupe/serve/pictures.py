@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from timeloupe.serve.page_data import pictures_data
-from timeloupe.serve.thumbnails import make_gallery
+from timeloupe.serve.thumbnails import MAX_PICTURES, make_gallery
 from timeloupe.trajectory import Trajectory
 
 MOST_KEPT_BYTES = 64 * 2**20
@@ -19,9 +19,14 @@ _DECODERS = 2
 
 
 class PictureDesk:
-    """Makes pictures, a few episodes at a time however many ask; safe to use from several threads."""
+    """Makes pictures, a few episodes at a time however many ask; safe to use from several threads.
 
-    def __init__(self) -> None:
+    Args:
+        max_pictures: Pictures of an episode at most; 0 = none, only what else the video's file can tell.
+    """
+
+    def __init__(self, max_pictures: int = MAX_PICTURES) -> None:
+        self._max_pictures = max_pictures
         self._kept: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._num_bytes = 0
         self._lock = threading.Lock()
@@ -41,7 +46,12 @@ class PictureDesk:
                 self._kept.move_to_end(key)
                 return self._kept[key]
         with self._decoders:
-            gallery = make_gallery([trajectory], locate=locate, deadline_seconds=DEADLINE_SECONDS)
+            gallery = make_gallery(
+                [trajectory],
+                locate=locate,
+                max_pictures=self._max_pictures,
+                deadline_seconds=DEADLINE_SECONDS,
+            )
         found = pictures_data(trajectory, gallery) | {"pictures": list(gallery.pictures)}
         if found["note"] is None:  # a video that was not there may come
             self._keep(key, found)

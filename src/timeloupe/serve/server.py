@@ -58,12 +58,12 @@ class Viewer:
 
     Attributes:
         shelves: One or two runs.
-        pictures: Where pictures of frames come from; ``None`` = there are none.
+        pictures: Where pictures of frames come from.
         follow_links: Whether a listed video may be a symbolic link.
     """
 
     shelves: Sequence[Shelf]
-    pictures: PictureDesk | None = field(default_factory=PictureDesk)
+    pictures: PictureDesk = field(default_factory=PictureDesk)
     follow_links: bool = False
 
     def listing(self) -> dict[str, Any]:
@@ -84,8 +84,6 @@ class Viewer:
 
     def frames(self, query: dict[str, str]) -> dict[str, Any]:
         """Return the pictures of the episode that a query names."""
-        if self.pictures is None:
-            raise _RefusalError(HTTPStatus.NOT_FOUND, "the viewer was started with --no-pictures")
         run, trajectory = self._find(query)
         shelf = self.shelves[run]
 

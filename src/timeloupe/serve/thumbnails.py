@@ -35,6 +35,7 @@ class Gallery:
         pictures: ``data:`` URIs of JPEG files.
         numbers: The number of the picture of a frame, by (video as the record names it, presentation time).
         durations: Length in seconds of each video that could be read.
+        starts: When its first frame is presented by the file's own clock, which is the clock of browsers.
         notes: Why a video has no pictures, or not all.
         left_out: Frames that found no room.
     """
@@ -42,6 +43,7 @@ class Gallery:
     pictures: tuple[str, ...] = ()
     numbers: Mapping[tuple[str, float], int] = field(default_factory=dict)
     durations: Mapping[str, float] = field(default_factory=dict)
+    starts: Mapping[str, float] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
     left_out: int = 0
 
@@ -114,12 +116,13 @@ def make_gallery(
     pictures: list[str] = []
     numbers: dict[tuple[str, float], int] = {}
     durations: dict[str, float] = {}
+    starts: dict[str, float] = {}
     notes: dict[str, str] = {}
     for done, video in enumerate(videos, 1):
         times = wanted.get(video, [])
         try:
             with VideoReader(locate(video), deadline_seconds=deadline_seconds) as reader:
-                durations[video] = reader.info.duration_seconds
+                durations[video], starts[video] = reader.info.duration_seconds, reader.info.start_seconds
                 frames = _pictures(reader, times)
         except (VideoError, OSError) as error:
             notes[video] = error.reason if isinstance(error, VideoError) else str(error)
@@ -132,7 +135,7 @@ def make_gallery(
             pictures.append(picture)
         if on_video is not None:
             on_video(done, len(videos))
-    return Gallery(tuple(pictures), numbers, durations, notes, left_out)
+    return Gallery(tuple(pictures), numbers, durations, starts, notes, left_out)
 
 
 def _pictures(reader: VideoReader, times: Sequence[float]) -> dict[float, str]:

@@ -26,6 +26,7 @@ function attachPictures(episode, found, pictures) {
   views.forEach((shown, n) => { shown.pictures = named(found.views[n]); });
   episode.stillPictures = named(found.stills);
   episode.duration = found.duration;
+  episode.start = found.start;
   episode.note = found.note;
 }
 

@@ -8,6 +8,7 @@ class Stage {
     this.episode = episode;
     this.boxes = boxes;
     this.pictures = [];
+    this.start = 0; // the file's own time of the first frame: the record counts from it, a browser does not
     this.now = null; // seconds, once somebody or an address has chosen a moment
     this.onTime = () => {};
     this.onChosen = () => {};
@@ -41,10 +42,10 @@ class Stage {
       if (!this.video.videoWidth) return failed(); // sound only: the pictures have a codec that the browser lacks
       this.screen.style.aspectRatio = `${this.video.videoWidth} / ${this.video.videoHeight}`;
       this.element.style.setProperty("--ratio", String(this.video.videoWidth / this.video.videoHeight));
-      if (this.now !== null) this.video.currentTime = this.now;
+      if (this.now !== null) this.video.currentTime = this.now + this.start;
     });
     for (const event of ["timeupdate", "seeking", "seeked"])
-      this.video.addEventListener(event, () => { if (this.video && this.video.readyState) this.tell(this.video.currentTime); });
+      this.video.addEventListener(event, () => { if (this.video && this.video.readyState) this.tell(this.video.currentTime - this.start); });
     this.video.addEventListener("play", () => { this.floats = true; });
     this.screen.replaceChildren(this.video, this.overlay, this.labels, this.close);
   }
@@ -61,6 +62,12 @@ class Stage {
     this.setPictures(this.pictures);
   }
 
+  setStart(seconds) {
+    if (!seconds || seconds === this.start) return;
+    this.start = seconds;
+    if (this.video && this.video.readyState && this.now !== null) this.video.currentTime = this.now + seconds;
+  }
+
   // Pictures as [seconds, address], of any view.
   setPictures(pictures) {
     this.pictures = [...pictures].sort((a, b) => a[0] - b[0]);
@@ -72,7 +79,7 @@ class Stage {
   seek(seconds) {
     this.now = Math.max(0, Math.min(seconds, this.episode.duration));
     this.floats = true;
-    if (this.video && this.video.readyState) this.video.currentTime = this.now;
+    if (this.video && this.video.readyState) this.video.currentTime = this.now + this.start;
     else this.tell(this.now);
     this.onChosen(this.now);
     this.place(this.inView);

@@ -151,6 +151,7 @@ async function fetchPictures(episodes, asked) {
   const scroll = scrollY;
   layOutBody();
   scrollTo(0, scroll);
+  shown.stage?.setStart(episodes[0].start);
   shown.stage?.setPictures(episodes.flatMap(allPictures));
 }
 
