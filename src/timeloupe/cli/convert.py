@@ -41,6 +41,15 @@ def convert(
             show_default=False,
         ),
     ] = None,
+    write_clips: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write a file for every view that FORMAT's readers open one for: crops as MP4 (swift_sft), frames as "
+            "PNG (trl, openai).  [default: rows name them as VIDEO#t=START,END, and no file is written]",
+            show_default=False,
+        ),
+    ] = None,
     skip_bad: Annotated[
         bool,
         typer.Option("--skip-bad", help="Leave out rows that cannot be read or written, and count them."),
@@ -52,7 +61,7 @@ def convert(
     """Convert rows of training data, and say field by field what the other format cannot hold.
 
     Formats: examples, trajectories (ours), swift_sft, swift_rl (VideoTemp-o3, ms-swift), trl, openai (messages with
-    images), verl (parquet), museg, taro, openo3; docs/formats.md has what each holds.
+    images), verl (parquet), museg, museg_eval, taro, taro_eval, openo3. docs/formats.md says what each holds.
 
     Raises:
         ConfigError: There is no such format or protocol (exit code 2).
@@ -63,7 +72,7 @@ def convert(
 
     report = convert_rows(
         source, target, source_format=source_format, target_format=to, protocol=protocol, videos=videos,
-        skip_bad=skip_bad,
+        clips=write_clips, skip_bad=skip_bad,
     )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(asdict(report), indent=2, allow_nan=False))

@@ -24,7 +24,7 @@ _REFERENCE = re.compile(rf"(.+)#t={_NUMBER}(?:,{_NUMBER})?(?:&fps={_NUMBER})?")
 
 def chat_of(row: Row) -> tuple[Said, ...]:
     """Return the messages of a row, none if it is a question alone."""
-    return row.chat if row.trajectory is None else trajectory_chat(row.trajectory)
+    return row.chat if row.chat or row.trajectory is None else trajectory_chat(row.trajectory)
 
 
 def trajectory_chat(trajectory: Trajectory) -> tuple[Said, ...]:

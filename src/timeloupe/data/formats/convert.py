@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
-from timeloupe.data.formats.chat import chat_of
+from timeloupe.data.formats.chat import chat_of, full_chat
+from timeloupe.data.formats.clips import ClipWriter
 from timeloupe.data.formats.files import Add, Found, encoded, read_records, write_records
 from timeloupe.data.formats.frames import VideoFrames
 from timeloupe.data.formats.losses import losses
@@ -66,6 +66,7 @@ def convert(
     target_format: str,
     protocol: str | None = None,
     videos: Path | None = None,
+    clips: Path | None = None,
     skip_bad: bool = False,
 ) -> Report:
     """Write the rows of one file into another and return what became of them.
@@ -80,10 +81,12 @@ def convert(
         protocol: How prompts are worded where a row has none, and replies are read; ``None`` = as each format has it.
         videos: Where videos are looked for when a row does not say which frames it shows; ``None`` = beside
             ``source``.
+        clips: Folder for files of the views that ``target_format`` wants files of; ``None`` = rows name them as parts
+            of their videos, and no file is written.
         skip_bad: Leave out records that cannot be read or written, and count them, instead of stopping.
 
     Raises:
-        ConfigError: There is no such format or protocol, or ``source`` is ``target``.
+        ConfigError: There is no such format or protocol, ``source`` is ``target``, or ``target_format`` wants no files.
         MissingError: There is no such file or folder, or a library for it is not installed.
         RecordError: A record is not valid, or the target cannot hold it; nothing is written.
     """
@@ -100,6 +103,7 @@ def convert(
     step = _Step(
         from_format, to_format, from_format.context(asked, frames), to_format.context(asked, frames),
         Report(from_format.name, to_format.name), skip_bad, target.parent.resolve() != source.parent.resolve(),
+        None if clips is None else _clip_writer(clips, to_format, frames),
     )  # fmt: skip
     with write_records(target, to_format.container, to_format.columns) as add:
         for found in read_records(source):
@@ -162,6 +166,7 @@ class _Step:
     report: Report
     skip_bad: bool
     moves: bool
+    clips: ClipWriter | None
 
     def take(self, found: Found, add: Add) -> None:
         """Convert one record, or note what is wrong with it.
@@ -190,7 +195,11 @@ class _Step:
         number = self.report.written
         # Columns of parquet have their types before the first row is read: unknown ones cannot be put back.
         own = self.source is self.target and self.target.container != "parquet"
-        record = write_row(self.target, row, number, self.writing, own=own)
+        shown = row
+        if self.clips is not None:
+            chat = full_chat(row, self.writing, tools=True)
+            shown = replace(row, chat=self.clips.with_files(chat))
+        record = write_row(self.target, shown, number, self.writing, own=own)
         encoded(record)  # before anything of it is counted
         back = read_row(self.target, Record("the row as written", record), number, self.writing)
         add(record)
@@ -206,13 +215,14 @@ class _Step:
             self.report.references += sum(not view.files and bool(view.start_seconds) for view in views)
 
 
+def _clip_writer(folder: Path, format: Format, frames: VideoFrames) -> ClipWriter:
+    if format.clips is None:
+        wanting = ", ".join(name for name, module in MODULES.items() if module.FORMAT.clips)
+        raise boundary("format to write files of views for", format.name, wanting, "leave out --write-clips")
+    return ClipWriter(folder, format.clips, frames)
+
+
 def _at(where: str, error: RecordError) -> RecordError:
     """Return the error with the place in front, once."""
     text = str(error)
     return error if text.startswith(where) else RecordError(f"{where}: {text}")
-
-
-def names() -> Iterator[tuple[str, str]]:
-    """Yield name and summary of every format."""
-    for name, module in MODULES.items():
-        yield name, module.FORMAT.summary

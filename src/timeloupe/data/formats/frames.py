@@ -29,7 +29,7 @@ class VideoFrames:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._found: VideoFolder | None = None
-        self._path = lru_cache(maxsize=4096)(self._look_up)
+        self._paths = lru_cache(maxsize=4096)(self._look_up)
         self._index = lru_cache(maxsize=64)(self._load)
 
     def __call__(self, view: View) -> FrameRef:
@@ -38,10 +38,9 @@ class VideoFrames:
         Raises:
             RecordError: The video is not there, cannot be read, or ends before the view begins.
         """
-        path, index = self._path(view.video), self._index(view.video)
+        path, index = self.path(view.video), self._index(view.video)
         duration = index.duration_seconds
-        start = view.start_seconds or 0.0
-        end = min(duration if view.end_seconds is None else view.end_seconds, duration)
+        start, end = _bounds(view, duration)
         if view.view == "image":
             times, end = (start,), start
         elif not start < end:
@@ -64,6 +63,14 @@ class VideoFrames:
             size_wh=size,
         )
 
+    def path(self, video: str) -> Path:
+        """Return the file of a video.
+
+        Raises:
+            RecordError: It is not there.
+        """
+        return self._paths(video)
+
     def _look_up(self, video: str) -> Path:
         named = self._folder / video
         if video and named.is_file():
@@ -79,9 +86,18 @@ class VideoFrames:
 
     def _load(self, video: str) -> FrameIndex:
         try:
-            return load_index(self._path(video), deadline_seconds=SETTINGS.video_deadline_seconds)
+            return load_index(self.path(video), deadline_seconds=SETTINGS.video_deadline_seconds)
         except VideoError as error:
             raise RecordError(f"field 'videos': {error}") from error
+
+
+def _bounds(view: View, duration: float) -> tuple[float, float]:
+    """Return where a view begins and ends; a crop that only names its frames is what lies between and beside them."""
+    start, end = view.start_seconds, view.end_seconds
+    if view.view == "crop" and view.at_seconds and (start is None or end is None):
+        half = (view.at_seconds[-1] - view.at_seconds[0]) / max(1, len(view.at_seconds) - 1) / 2
+        start, end = max(0.0, view.at_seconds[0] - half), view.at_seconds[-1] + max(half, 0.001)
+    return start or 0.0, min(duration if end is None else end, duration)
 
 
 def _times(view: View, start: float, end: float, duration: float, native_fps: float) -> tuple[float, ...]:

@@ -68,4 +68,4 @@ def _part(kind: str, text: str) -> dict[str, Any]:
     )
 
 
-FORMAT = Format("openai", "OpenAI's messages with images", "jsonl", recognises, read, write)
+FORMAT = Format("openai", "OpenAI's messages with images", "jsonl", recognises, read, write, clips="pictures")

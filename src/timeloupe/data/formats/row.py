@@ -30,6 +30,9 @@ EXTRAS = (DURATION, CLIP, CAPTIONS, SPLIT, IMAGE_SIZE)
 ABSENT = "\0absent"
 """In ``Row.rest``: a field that the format would write and this row did not have."""
 
+Clips = Literal["video", "pictures"]
+"""What a format wants files of: its crops as videos, or all its frames as pictures."""
+
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
 
@@ -83,7 +86,7 @@ class Row:
 
     Attributes:
         example: The question and its truth.
-        chat: The messages, if the row has any and ``trajectory`` is ``None``.
+        chat: The messages, if the row has any; empty = those of ``trajectory``.
         trajectory: The record of an episode, if the row is one.
         extra: Values by name, one of ``EXTRAS``.
         numbered: Whether the example's id is only the number of the row, which had none.
@@ -124,6 +127,7 @@ class Format:
         write: Returns the record of a row, likewise.
         protocol: Name of the prompt protocol where none is asked for.
         columns: Types of the columns of a parquet file, as a function since its library is an extra.
+        clips: What its readers want files of; ``None`` = they cut views out of the videos, or show none.
     """
 
     name: str
@@ -134,6 +138,7 @@ class Format:
     write: Callable[[Row, int, Context], dict[str, Any]]
     protocol: str = "videotemp"
     columns: Callable[[], Any] | None = None
+    clips: Clips | None = None
 
     def context(self, protocol: Protocol | None, frames: Callable[[View], FrameRef]) -> Context:
         """Return what reading and writing need; without a protocol, this format's own."""

@@ -143,5 +143,11 @@ def _plain(seconds: float | None) -> float | int | None:
 
 
 FORMAT = Format(
-    "swift_sft", "VideoTemp-o3's rows of supervised training (ms-swift)", "jsonl", recognises, read, write
+    "swift_sft",
+    "VideoTemp-o3's rows of supervised training (ms-swift)",
+    "jsonl",
+    recognises,
+    read,
+    write,
+    clips="video",
 )

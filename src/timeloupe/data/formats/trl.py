@@ -98,4 +98,4 @@ def write(row: Row, number: int, context: Context) -> dict[str, Any]:
     return record | row.example.model_dump(mode="json")
 
 
-FORMAT = Format("trl", "TRL's messages with images", "jsonl", recognises, read, write)
+FORMAT = Format("trl", "TRL's messages with images", "jsonl", recognises, read, write, clips="pictures")
