@@ -58,7 +58,8 @@ class ClipWriter:
         )
 
     def _written(self, view: View) -> View:
-        if view.files or (self._kind == "video" and view.view != "crop"):
+        wanted = view.view == "crop" if self._kind == "video" else True
+        if not wanted or (view.files and (self._kind == "video" or view.view == "image")):
             return view
         ref = self._frames(view)
         path = self._frames.path(ref.video)

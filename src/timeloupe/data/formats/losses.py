@@ -38,7 +38,7 @@ def losses(row: Row, back: Row, source: str, context: Context) -> dict[str, Loss
         after.pop("example.id", None)
     found: dict[str, Loss] = {}
     for name, value in before.items():
-        if (name == "example.id" and row.numbered) or _is_nothing(value) or after.get(name) == value:
+        if (name == "example.id" and row.numbered) or _is_kept(value, after.get(name)):
             continue
         found[name] = "left out" if _is_nothing(after.get(name)) else "changed"
     if rest := (set(named(row.rest)) - set(named(back.rest))):
@@ -74,6 +74,15 @@ def _texts(chat: Sequence[Said]) -> list[tuple[str, tuple[str, ...]]]:
                 texts[-1] += part
         found.append((one.role, tuple(text for text in texts if text)))
     return found
+
+
+def _is_kept(value: object, after: object) -> bool:
+    """Return whether what was said is said; of views, what one of them did not say may have been found out."""
+    if _is_nothing(value) or after == value:
+        return True
+    if not isinstance(value, list) or not isinstance(after, list) or len(after) != len(value):
+        return False
+    return all(one is None or one == other for one, other in zip(value, after, strict=True))
 
 
 def _is_nothing(value: object) -> bool:
