@@ -178,7 +178,37 @@ def test_workers_are_used_again_and_few_are_kept(clip: GetClip) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
-    assert 1 <= len(isolate.worker_pids()) <= 2
+    assert 1 <= len(isolate.worker_pids()) <= isolate._MAX_IDLE
+
+
+def test_more_threads_than_processors_share_the_workers(
+    clip: GetClip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolate, "_PATIENCE_SECONDS", PATIENT)
+    source = clip("constant.mp4")
+    most: list[int] = []
+
+    def read() -> None:
+        with VideoReader(source.path, deadline_seconds=PATIENT) as reader:
+            assert len(reader.read([0.0])) == 1
+        most.append(len(isolate.worker_pids()))
+
+    threads = [threading.Thread(target=read) for _ in range(4 * isolate._MAX_IDLE)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(most) == len(threads) and max(most) <= isolate._MAX_IDLE
+
+
+def test_a_busy_pool_starts_another_worker_in_the_end(clip: GetClip, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolate, "_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(isolate, "_MAX_IDLE", 1)
+    reading, _ = half_read(clip("constant.mp4"))
+    with VideoReader(clip("constant.mp4").path, deadline_seconds=PATIENT) as reader:
+        assert len(reader.read([0.0])) == 1
+    assert len(isolate.worker_pids()) == 2
+    del reading
 
 
 def test_a_worker_does_not_outlive_its_caller(clip: GetClip) -> None:
