@@ -86,7 +86,8 @@ def compare_runs(
     answered = [
         {id for (id, _), reply in run.replies.items() if reply.prediction is not None} for run in (one, two)
     ]
-    shared = tuple(row for row in asked.rows if row.id in answered[0] & answered[1])
+    both = answered[0] & answered[1]
+    shared = tuple(row for row in asked.rows if row.id in both)
     pairs, told = mode_pairs(one, two, asked, modes)
     notes += told
     scored: list[Scored] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from timeloupe.errors import boundary
@@ -80,6 +80,6 @@ def digest_rows(rows: Sequence[Row]) -> str:
     """Hash of everything that a row asks and counts as right; where its video lies does not matter."""
     digest = hashlib.sha256()
     for row in rows:
-        facts = asdict(row) | {"raw": None, "video": Path(row.video).name}
+        facts = asdict(replace(row, raw={})) | {"raw": None, "video": Path(row.video).name}
         digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
     return digest.hexdigest()
