@@ -119,10 +119,10 @@ def _plan(flags: dict[str, Any]) -> dict[str, Any]:
     )  # fmt: skip
     if flags["protocol"] is not None and flags["protocol"] not in PROTOCOLS:
         raise boundary("--protocol", flags["protocol"], PROTOCOLS)
-    sizes, settings, protocol, ruler = _model(flags)
     questions: Questions = load_questions(
         benchmark(flags["bench"]), flags["data"], flags["videos"], flags["limit"]
     )
+    sizes, settings, protocol, ruler = _model(flags)
     found = make_plan(
         questions, PROTOCOLS[flags["protocol"] or protocol], settings, sizes, ruler, assumed,
         concurrency=flags["concurrency"], repeats=flags["repeats"], system_prompt=read_text(flags["system_prompt"]),
@@ -247,15 +247,15 @@ def lines_of(found: dict[str, Any]) -> list[str]:
         row = found[key]
         lines.append(f"{title:<24}{row['mean']:>12,.1f}{row['most']:>12,}{row['total']:>16,}")
     fits = {True: "fits", False: "DOES NOT FIT"}
+    at_once = min(found["concurrency"], found["episodes"])
     lines += [
         f"tokens of first turns are {exact}",
         "",
         f"context needed          {context['worst']:,} tokens at worst, {context['mean']:,.0f} on average with "
         f"{found['looks']:g} looks and replies of {found['reply_tokens']} tokens",
-        f"memory                  weights {memory['weights'] / GIB:.1f} GiB, cache of {found['concurrency']} episodes "
-        f"{memory['cache_mean'] / GIB:.1f} GiB on average ({fits[memory['fits_mean']]}), "
-        f"{memory['cache_worst'] / GIB:.1f} at worst ({fits[memory['fits_worst']]}), in {assumed['gpus']} x "
-        f"{assumed['gpu']} with {memory['there'] / GIB:.0f}",
+        f"memory                  weights {_size(memory['weights'])}, cache of {at_once} episodes "
+        f"{_size(memory['cache_mean'])} on average ({fits[memory['fits_mean']]}), {_size(memory['cache_worst'])} at worst "
+        f"({fits[memory['fits_worst']]}), in {assumed['gpus']} x {assumed['gpu']} with {_size(memory['there'])}",
         f"time                    {_duration(time['seconds'])} by {time['by']}: reading "
         f"{_duration(time['read_seconds'])}, writing {_duration(time['write_seconds'])}; decoding videos is not in it",
         f"billed                  {found['billed_prompt_tokens']:,} prompt and {found['reply_tokens_total']:,} reply "
@@ -268,6 +268,10 @@ def lines_of(found: dict[str, Any]) -> list[str]:
             real = "not counted" if row["measured"] is None else f"{row['measured']:,.6g}"
             lines.append(f"{title:<24}{row['planned']:>16,.6g}{real:>16}")
     return lines
+
+
+def _size(num_bytes: float) -> str:
+    return f"{num_bytes / GIB:.1f} GiB" if num_bytes >= GIB else f"{num_bytes / 2**20:.1f} MiB"
 
 
 def _duration(seconds: float) -> str:

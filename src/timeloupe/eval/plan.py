@@ -274,7 +274,7 @@ def make_plan(
         "prompt_tokens": _spread([row.prompt for row in rows], repeats),
         "context": {"mean": fmean(mean), "worst": max(most), "first_turn": max(row.prompt for row in rows)},
         "billed_prompt_tokens": round(billed), "reply_tokens_total": round(sampled),
-        "memory_bytes": memory(sizes, assumed, fmean(mean), max(most), concurrency),
+        "memory_bytes": memory(sizes, assumed, fmean(mean), max(most), min(concurrency, episodes)),
         "time": seconds_of(sizes, rows, assumed, concurrency, repeats, looks, reply, billed, sampled),
         "dollars": (
             None if assumed.price is None

@@ -62,6 +62,10 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 """Dimensions of public checkpoints, as their config.json has them: nothing is downloaded for a plan."""
 
 
+VISION = "visual."
+"""What the names of the vision tower's weights and layers hold, and no others."""
+
+
 @dataclass(frozen=True)
 class ModelSizes:
     """What a plan needs to know of a model; parameters are counts.
@@ -83,7 +87,9 @@ class ModelSizes:
         patches: Patches per visual token.
         vision_hidden: Width of the vision tower.
         vision_layers: Its layers.
-        targets: Input and output width of every adaptable linear layer of a text layer, by name.
+        matrix_parameters: In 2-D weights that are no embeddings.
+        vision_matrix_parameters: Of these, in the vision tower.
+        targets: Input width plus output width of every linear layer that may be adapted, by its full name.
     """
 
     name: str
@@ -102,7 +108,9 @@ class ModelSizes:
     patches: int
     vision_hidden: int
     vision_layers: int
-    targets: dict[str, tuple[int, int]]
+    matrix_parameters: int
+    vision_matrix_parameters: int
+    targets: dict[str, int]
 
 
 def model_sizes(source: str | Path) -> ModelSizes:
@@ -121,7 +129,7 @@ def model_sizes(source: str | Path) -> ModelSizes:
         values = _read(folder / "config.json" if Path(source).is_dir() else Path(source))
     else:
         raise MissingError(
-            f"no config.json in {str(source)!r}; name a folder, or a published model with --model: "
+            f"no config.json in {str(source)!r}; name a checkpoint's folder, or a published model: "
             f"{', '.join(PUBLISHED)}"
         )
     kind = MODEL_CLASSES[values["model_type"]]
@@ -139,9 +147,12 @@ def model_sizes(source: str | Path) -> ModelSizes:
     head = {id(one): one.numel() for one in (inner.language_model.embed_tokens.weight, model.lm_head.weight)}
     size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     linear = {
-        name.rsplit(".", 1)[-1]: (one.in_features, one.out_features)
-        for name, one in layer.named_modules()
+        name: one.in_features + one.out_features
+        for name, one in model.named_modules()
         if isinstance(one, torch.nn.Linear)
+    }
+    matrices = {
+        name: one.numel() for name, one in model.named_parameters() if one.ndim == 2 and "embed" not in name
     }
     merge, group = vision.spatial_merge_size, vision.temporal_patch_size
     return ModelSizes(
@@ -151,7 +162,8 @@ def model_sizes(source: str | Path) -> ModelSizes:
         hidden=text.hidden_size, intermediate=text.intermediate_size, query=text.num_attention_heads * size,
         key_value=text.num_key_value_heads * size, vocabulary=model.lm_head.weight.shape[0],
         token_pixels=(vision.patch_size * merge) ** 2, group_frames=group, patches=merge * merge,
-        vision_hidden=vision.hidden_size, vision_layers=vision.depth, targets=linear,
+        vision_hidden=vision.hidden_size, vision_layers=vision.depth, matrix_parameters=sum(matrices.values()),
+        vision_matrix_parameters=sum(count for name, count in matrices.items() if VISION in name), targets=linear,
     )  # fmt: skip
 
 
