@@ -26,6 +26,7 @@ from tests.serve.episodes import (
     with_boxes,
     write_run,
 )
+from timeloupe.cli.main import main
 from timeloupe.errors import ConfigError
 from timeloupe.serve.page import source_hash
 from timeloupe.serve.server import Viewer, ViewerServer, make_server
@@ -327,6 +328,24 @@ def test_a_line_that_is_no_episode_is_told_to_the_page(tmp_path: Path) -> None:
         answer, body = ask(server, "/api/list")
     assert answer.status == 500
     assert b"trajectories.jsonl:2 is not a valid Trajectory" in body
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["--out", "page.html"], 2, "add --export html"),
+        (["--export", "html", "--port", "3"], 2, "--port is for the server"),
+        (["--export", "html", "--token", "a-right-token-0123"], 2, "--token is for the server"),
+        (["--export", "html", "--follow-links"], 2, "--follow-links is for the server"),
+        (["--token", "short"], 2, "12 to 128"),
+        (["--port", "-1"], 2, "0 (a free one) to 65535"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    run: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, told: str
+) -> None:
+    assert main(["view", str(run), *words]) == code
+    assert told in capsys.readouterr().err
 
 
 @contextmanager

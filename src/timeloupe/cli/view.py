@@ -29,7 +29,7 @@ def view(
     ],
     other: Annotated[
         Path | None,
-        typer.Argument(metavar="[RUN2]", help="Another run, side by side.", show_default=False),
+        typer.Argument(metavar="RUN2", help="Another run, side by side.", show_default=False),
     ] = None,
     host: Annotated[
         str | None,

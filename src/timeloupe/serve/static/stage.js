@@ -35,14 +35,14 @@ class Stage {
     const failed = () => {
       if (!this.video) return;
       this.video = null;
-      this.showPicture("This browser cannot play the file; what is shown are the frames that were decoded for the list of views.");
+      this.showPicture("This browser cannot play the file: the frames that the model saw stand in for it.");
     };
     this.video.addEventListener("error", failed);
     this.video.addEventListener("loadedmetadata", () => {
       if (!this.video.videoWidth) return failed(); // sound only: the pictures have a codec that the browser lacks
       this.screen.style.aspectRatio = `${this.video.videoWidth} / ${this.video.videoHeight}`;
       this.element.style.setProperty("--ratio", String(this.video.videoWidth / this.video.videoHeight));
-      if (this.now !== null) this.video.currentTime = this.now + this.start;
+      if (this.now !== null) this.sendVideo();
     });
     for (const event of ["timeupdate", "seeking", "seeked"])
       this.video.addEventListener(event, () => { if (this.video && this.video.readyState) this.tell(this.video.currentTime - this.start); });
@@ -62,10 +62,15 @@ class Stage {
     this.setPictures(this.pictures);
   }
 
+  // A browser cuts times to its own precision: a millisecond later it is still the frame of that moment, never the one before.
+  sendVideo() {
+    this.video.currentTime = this.now + this.start + 0.001;
+  }
+
   setStart(seconds) {
     if (!seconds || seconds === this.start) return;
     this.start = seconds;
-    if (this.video && this.video.readyState && this.now !== null) this.video.currentTime = this.now + seconds;
+    if (this.video && this.video.readyState && this.now !== null) this.sendVideo();
   }
 
   // Pictures as [seconds, address], of any view.
@@ -79,7 +84,7 @@ class Stage {
   seek(seconds) {
     this.now = Math.max(0, Math.min(seconds, this.episode.duration));
     this.floats = true;
-    if (this.video && this.video.readyState) this.video.currentTime = this.now + this.start;
+    if (this.video && this.video.readyState) this.sendVideo();
     else this.tell(this.now);
     this.onChosen(this.now);
     this.place(this.inView);
