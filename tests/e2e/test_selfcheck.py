@@ -114,3 +114,5 @@ def test_no_server_is_no_fault_of_a_server(capsys: pytest.CaptureFixture[str]) -
     assert "--base-url" in capsys.readouterr().err
     assert main(["selfcheck", "--base-url", "http://127.0.0.1:9/v1", "--protocol", "none"]) == 2
     assert "videotemp" in capsys.readouterr().err
+    assert main(["selfcheck", "--base-url", "http://127.0.0.1:9/v1", "--frames", "1000000"]) == 2
+    assert "2048" in capsys.readouterr().err

@@ -254,8 +254,8 @@ def lines_of(found: dict[str, Any]) -> list[str]:
         f"context needed          {context['worst']:,} tokens at worst, {context['mean']:,.0f} on average with "
         f"{found['looks']:g} looks and replies of {found['reply_tokens']} tokens",
         f"memory                  weights {_size(memory['weights'])}, cache of {at_once} episodes "
-        f"{_size(memory['cache_mean'])} on average ({fits[memory['fits_mean']]}), {_size(memory['cache_worst'])} at worst "
-        f"({fits[memory['fits_worst']]}), in {assumed['gpus']} x {assumed['gpu']} with {_size(memory['there'])}",
+        f"{_size(memory['cache_mean'])} on average ({fits[memory['fits_mean']]}), {_size(memory['cache_worst'])} at "
+        f"worst ({fits[memory['fits_worst']]}), in {assumed['gpus']} x {assumed['gpu']} with {_size(memory['there'])}",
         f"time                    {_duration(time['seconds'])} by {time['by']}: reading "
         f"{_duration(time['read_seconds'])}, writing {_duration(time['write_seconds'])}; decoding videos is not in it",
         f"billed                  {found['billed_prompt_tokens']:,} prompt and {found['reply_tokens_total']:,} reply "

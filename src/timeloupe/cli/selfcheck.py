@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from timeloupe.eval.selfcheck_probe import Asked
 
 
+MAX_FRAMES = 2048
+
+
 def selfcheck(
     base_url: BaseUrlFlag = None,
     model: ModelFlag = None,
@@ -116,6 +119,10 @@ def _asked(flags: dict[str, Any]) -> Asked:
     if flags["pixels"] is not None and settings.frame_size_wh is not None:
         raise ConfigError(
             f"--pixels does nothing for this model: its frames are always {settings.frame_size_wh}, leave it out"
+        )
+    if settings.skim_frames > MAX_FRAMES:
+        raise boundary(
+            "--frames", settings.skim_frames, f"2 to {MAX_FRAMES} in a check, which makes them all at once"
         )
     return Asked(
         partial(OpenAIPolicy, **options), PROTOCOLS[flags["protocol"] or protocol], settings,

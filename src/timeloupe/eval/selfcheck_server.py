@@ -246,7 +246,9 @@ def _room(asked: Asked, *counts: int) -> Seen:
     for number, count in enumerate(counts):
         picture = np.zeros((height, width, 3), dtype=np.uint8)
         picture[..., 0] = np.linspace(0, 255, width, dtype=np.uint8)
-        frames = np.stack([np.roll(picture, 7 * index + number, axis=1) for index in range(count)])
+        frames = np.empty((count, height, width, 3), dtype=np.uint8)
+        for index in range(count):
+            frames[index] = np.roll(picture, 7 * index + number, axis=1)
         # Four digits each, so that every frame takes the same number of tokens.
         clips.append(Clip(frames, tuple(1000.0 + index for index in range(count)), 1000.0 + count))
     asks = question("What does the video show?")
