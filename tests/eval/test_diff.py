@@ -331,9 +331,13 @@ def test_every_setting_of_an_episode_and_of_a_card_has_its_area() -> None:
     for area in AREAS:
         for key in area.keys:
             assert area_of(f"{key}x" if key.endswith(".") else key) is area
-    card = {"server": {"name": "vLLM", "version": "0.1"}, "judge": None, "vote": "majority"}
-    known = known_settings(recorded([episode(example(0), "A")], card=card))
-    assert known["server.version"] == "0.1" and known["voting"] == "majority"
+    card = {"server": {"name": "vLLM", "version": "0.1"}, "judge": None, "voting": {"changed": 3}}
+    session = {"samples": 8, "vote": "majority", "threads": 1}
+    known = known_settings(recorded([episode(example(0), "A")], card=card, session=session))
+    assert (
+        known["server.version"] == "0.1" and known["voting.vote"] == "majority" and known["pace.threads"] == 1
+    )
+    assert area_of("voting.vote").name == "sampling"
     assert not any(key.startswith("other") for key in known)
 
 

@@ -309,11 +309,21 @@ def known_settings(run: Recorded) -> dict[str, Any]:
             found |= _prefixed(prefix, card[name])
     for key, value in _environment(run.environments).items():
         found[key] = value
-    pace = ("threads", "concurrency", "retries", "timeout", "cache_bytes", "fail_on_error")
+    if run.votes:
+        found |= {f"voting.{key}": run.session.get(key) for key in ("samples", "vote", "scorer_model")}
+    pace = (
+        "threads",
+        "concurrency",
+        "retries",
+        "timeout",
+        "cache_bytes",
+        "fail_on_error",
+        "episode_deadline",
+    )
     found |= {f"pace.{key}": run.session[key] for key in pace if key in run.session}
     for key, value in card.items():
         if key not in _KNOWN_OF_CARD:
-            found |= _prefixed("voting" if key in ("samples", "vote", "voting") else f"other.{key}", value)
+            found |= _prefixed(f"other.{key}", value)
     flags = config.get("flags", {})
     found |= {
         f"other.{key}": value for key, value in flags.items() if key not in _KNOWN_FLAGS and key != "samples"
@@ -323,7 +333,7 @@ def known_settings(run: Recorded) -> dict[str, Any]:
 
 _KNOWN_OF_CARD = {
     "benchmark", "model", "prompt", "frames", "sampling", "scorer", "environment", "episodes", "cost", "scores",
-    "server", "earlier_servers", "judge", "faults",
+    "server", "earlier_servers", "judge", "faults", "voting",
 }  # fmt: skip
 _KNOWN_FLAGS = {
     "bench", "data", "policy", "model", "script", "send", "time_format", "image_format", "max_request", "logprobs",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,12 @@ class Recorded:
         return self.card.get("scorer", {}).get("mode") or self.session.get("mode")
 
     @property
+    def votes(self) -> int:
+        """Episodes per question that voted on one answer; 0 where there was no vote."""
+        samples = self.session.get("samples")
+        return samples if isinstance(samples, int) and samples > 1 else 0
+
+    @property
     def repeats(self) -> tuple[int, ...]:
         """Numbers of the repeats, ascending."""
         return tuple(sorted({repeat for _, repeat in self.replies}))
@@ -199,9 +205,13 @@ def read_recorded(path: str | Path) -> Recorded:
         )
         if not there
     ]
-    return Recorded(
+    found = Recorded(
         str(path), "run folder", replies, card, run.config, session, tuple(environments), spoken, tuple(notes)
     )
+    if not found.votes:
+        return found
+    voted = f"votes with {found.votes} episodes per question: each counts by itself here, the vote's score is in {CARD}"
+    return replace(found, notes=(*notes, voted))
 
 
 def read_beside(path: str | Path, other: Recorded, asked: Asked) -> Recorded:
