@@ -9,10 +9,11 @@ function optionsOf(episodes) {
     const letter = letterOf(index);
     const takers = episodes.flatMap((episode, side) => (episode.answer && episode.answer.option === letter ? [side] : []));
     const right = episodes[0].truth.answer === letter;
-    const chosen = takers.length ? (episodes.length > 1 ? `chosen by ${takers.map(sideName).join(" and ")}` : "chosen") : "";
-    const says = [chosen, right ? "true" : ""].filter(Boolean).join(", ");
-    list.append(make("li", `${takers.length ? "chosen " : ""}${right ? "true" : ""}`,
-      make("span", "letter", letter), long("span", "", text, 600), says ? make("em", "", says) : null));
+    const badges = episodes.length > 1 ? takers.map((side) => make("span", `badge side-${side}`, sideName(side))) : [];
+    const says = [takers.length ? "chosen" : "", right ? "true" : ""].filter(Boolean).join(", ");
+    const classes = [takers.length ? "chosen" : "", takers[0] === 1 ? "side-1" : "", right ? "true" : ""].filter(Boolean).join(" ");
+    list.append(make("li", classes, make("span", "letter", letter), long("span", "text", text, 600),
+      says ? make("em", "", badges, says) : null));
   });
   return list;
 }
