@@ -245,6 +245,29 @@ def test_lines_of_examples_are_read_one_by_one(tmp_path: Path) -> None:
     ]
 
 
+def test_training_rows_of_a_release_are_checked(tmp_path: Path) -> None:
+    row = {
+        "idx": 1,
+        "problem": "When?",
+        "solution": [[1, 12]],
+        "video": "v.mp4",
+        "duration": 10,
+        "task": "tvg",
+    }
+    lines = [
+        row,
+        row | {"idx": 2, "solution": [[3, 3]]},
+        row | {"idx": 3, "problem": "Where?", "video": "w.mp4"},
+    ]
+    path = written(tmp_path / "x.jsonl", lines)
+    for layout in (None, "museg"):
+        [source], _ = read_sources(path, layout)
+        assert (source.layout, [one.id for one in source.rows]) == ("museg", ["1", "3"])
+        [fault] = source.faults
+        assert fault.startswith(f"{path}:2: field 'solution[0]'")
+        assert [(one.check, one.rows) for one in check_rows(source.rows)] == [("label_past_end", ("1", "3"))]
+
+
 def test_commas_that_json_does_not_have_are_a_warning(tmp_path: Path) -> None:
     task = {"id": "dev_Art_1", "question": "Which?", "options": ["x", "y"], "answer": "A"}
     path = tmp_path / "x.json"

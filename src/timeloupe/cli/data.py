@@ -25,8 +25,8 @@ def check(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Whose annotations these are, 'grounding' for the layouts that several share, or 'examples' for our "
-            "own lines. Without it each file is recognised by what is in it.",
+            help="Whose annotations these are, 'grounding' for the layouts that several share, or a format of training "
+            "rows, such as 'examples'. Without it each file is recognised by what is in it.",
             show_default=False,
         ),
     ] = None,

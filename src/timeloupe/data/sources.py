@@ -1,23 +1,27 @@
-"""Annotation files as rows: of any benchmark, told by what is in them, or our own lines of examples."""
+"""Annotation files as rows: of any benchmark or format of training rows, told by what is in them."""
 
 from __future__ import annotations
 
 import json
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
+from timeloupe.data.formats.convert import read_row, told
+from timeloupe.data.formats.files import read_records
+from timeloupe.data.formats.frames import VideoFrames
+from timeloupe.data.formats.registry import MODULES as FORMATS
+from timeloupe.data.formats.registry import format_named
+from timeloupe.data.formats.row import CLIP, DURATION, Format
+from timeloupe.data.formats.row import Row as TrainingRow
 from timeloupe.errors import MissingError, RecordError, TimeloupeError, boundary
 from timeloupe.eval.files import grounding as grounding_files
 from timeloupe.eval.files.records import parse_json
 from timeloupe.eval.registry import MODULES, benchmark
 from timeloupe.eval.scoring import Row
-from timeloupe.trajectory import Example
 
 EXAMPLES = "examples"
 GROUNDING = "grounding"
@@ -39,7 +43,7 @@ class Source:
     Attributes:
         path: The file or folder.
         layout: Name of the benchmark whose reader took it, ``grounding`` for the layouts that several share, or
-            ``examples`` for our own lines.
+            that of a format of training rows, such as ``examples``.
         rows: Its rows; none where the reader stopped at a fault.
         faults: Why records, or the whole file, could not be read.
         warnings: What the reader had to overlook.
@@ -57,14 +61,15 @@ def read_sources(path: Path, layout: str | None = None) -> tuple[list[Source], l
 
     Args:
         path: An annotation file, or a folder: then all files below it with one of ``SUFFIXES``.
-        layout: Name of a benchmark, ``grounding`` or ``examples``; ``None`` = told by what is in each file.
+        layout: Name of a benchmark, of a format of training rows, or ``grounding``; ``None`` = told by what is in each
+            file.
 
     Raises:
         ConfigError: There is no such layout.
         MissingError: There is nothing at ``path``, or nothing that a reader takes.
         RecordError: ``path`` is one file, in no known layout.
     """
-    if layout is not None and layout not in (EXAMPLES, GROUNDING):
+    if layout is not None and layout != GROUNDING and layout not in FORMATS:
         layout = benchmark(layout).name
     if not path.exists():
         raise MissingError(f"no annotations at {str(path)!r}")
@@ -95,7 +100,7 @@ def read_sources(path: Path, layout: str | None = None) -> tuple[list[Source], l
 
 def names() -> list[str]:
     """Return all that ``layout`` of ``read_sources`` may be."""
-    return [*MODULES, GROUNDING, EXAMPLES]
+    return [*MODULES, GROUNDING, *FORMATS]
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -107,8 +112,8 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _named(path: Path, layout: str) -> Source:
     """Return what the reader of that name makes of a file or folder; what it raises is a fault."""
-    if layout == EXAMPLES:
-        return _examples(path)
+    if layout in FORMATS:
+        return _training_rows(path, format_named(layout))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -125,7 +130,7 @@ def _named(path: Path, layout: str) -> Source:
 def _wanted(path: Path, layout: str) -> Source:
     """Return what the reader of that name makes of a file, record by record where it does not take all of it."""
     source = _named(path, layout)
-    if source.faults and layout != EXAMPLES and len(records := _records(path)) > 1:
+    if source.faults and layout not in FORMATS and len(records := _records(path)) > 1:
         return _record_by_record(path, layout, records)
     return source
 
@@ -136,8 +141,9 @@ def _told(path: Path) -> Source | None:
     Where none takes all of it, the reader that takes one of the first records is the one, and what it refuses are
     faults.
     """
-    if _looks_like_examples(path):
-        return _examples(path)
+    format = _format_of(path)
+    if format is not None and format.name == EXAMPLES:
+        return _training_rows(path, format)
     layouts = (*_TOLD_BY_CONTENT, GROUNDING)
     found = (_named(path, layout) for layout in layouts)
     if (source := next((source for source in found if source.rows), None)) is not None:
@@ -149,7 +155,7 @@ def _told(path: Path) -> Source | None:
             for layout in layouts:
                 if _named(alone, layout).rows:
                     return _record_by_record(path, layout, records)
-    return None
+    return None if format is None else _training_rows(path, format)
 
 
 def _record_by_record(path: Path, layout: str, records: list[Any]) -> Source:
@@ -198,44 +204,43 @@ def _written(records: list[Any], file: Path) -> Path:
     return file
 
 
-def _looks_like_examples(path: Path) -> bool:
-    """Return whether the first line is an object with the fields that an example must have, and none that it cannot."""
-    with path.open("rb") as lines:
-        first = next((line for line in lines if line.strip()), b"")
+def _format_of(path: Path) -> Format | None:
+    """Return the format of training rows that the first records of a file are in, ``None`` if they are in none."""
     try:
-        fields = parse_json(first)
-    except ValueError:
-        return False
-    return (
-        isinstance(fields, dict)
-        and {"id", "video", "question"} <= fields.keys() <= Example.model_fields.keys()
-    )
+        return told(path)
+    except (RecordError, MissingError):  # a parquet file, and nothing that reads it
+        return None
 
 
-def _examples(path: Path) -> Source:
-    """Return the lines of a file of examples; a line that is none is a fault and the next one is read."""
+def _training_rows(path: Path, format: Format) -> Source:
+    """Return the rows of a file of training rows; a record that is none is a fault and the next one is read."""
     if not path.is_file():
-        raise boundary("annotations of layout examples", str(path), "a JSONL file with one example a line")
+        raise boundary(f"annotations of layout {format.name}", str(path), f"a file of {format.summary}")
+    context = format.context(None, VideoFrames(path.parent))
     rows: list[Row] = []
     faults: list[str] = []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            example = Example.model_validate_json(line)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the line"
-            faults.append(f"{path}:{number} {where}: {first['msg']}, got {first['input']!r:.80}")
-            continue
-        rows.append(
-            Row(
-                id=example.id, video=str(path.parent / example.video), question=example.question, task=example.task,
-                options=example.options, answer=example.answer,
-                windows=tuple((one.start_seconds, one.end_seconds) for one in example.segments),
-                groups={"source": example.source}, raw=example.model_dump(),
-            )
-        )  # fmt: skip
+    try:
+        for number, found in enumerate(read_records(path)):
+            try:
+                if isinstance(found, RecordError):
+                    raise found
+                rows.append(_row(read_row(format, found, number, context), path.parent, found.fields))
+            except RecordError as error:
+                faults.append(str(error))
+    except RecordError as error:  # nothing after it can be read
+        faults.append(str(error))
     if not rows and not faults:
         faults.append(f"{path} holds no rows")
-    return Source(path, EXAMPLES, tuple(rows), tuple(faults))
+    return Source(path, format.name, tuple(rows), tuple(faults))
+
+
+def _row(row: TrainingRow, folder: Path, fields: Mapping[str, Any]) -> Row:
+    """Return a training row as annotations are checked; windows on a part of a video count from its start."""
+    example, clip = row.example, row.extra.get(CLIP)
+    start = clip[0] if clip else 0.0
+    return Row(
+        id=example.id, video=str(folder / example.video), question=example.question, task=example.task,
+        options=example.options, answer=example.answer,
+        windows=tuple((one.start_seconds - start, one.end_seconds - start) for one in example.segments),
+        duration_seconds=row.extra.get(DURATION), clip=clip, groups={"source": example.source}, raw=dict(fields),
+    )  # fmt: skip

@@ -101,6 +101,7 @@ def test_a_file_is_told_by_its_first_rows(rows: Path, tmp_path: Path) -> None:
     both = lines(tmp_path / "y", [MUSEG_ROWS[0], {"video": "v", "question": "q", "groundtruth": [[1, 2]]}])
     with pytest.raises(RecordError, match="no known format"):
         told(both)
+    assert told(lines(tmp_path / "w", [*MUSEG_ROWS, {"a": 1}])).name == "museg"
     broken = tmp_path / "z"
     broken.write_text("{", encoding="utf-8")
     with pytest.raises(RecordError, match="not JSON"):

@@ -51,13 +51,15 @@ def format_named(name: str) -> Format:
 
 
 def recognised(records: Sequence[Mapping[str, Any]], where: str) -> Format:
-    """Return the one format that all of the records look like.
+    """Return the one format that more than half of the records look like; the others of them will be bad rows.
 
     Raises:
         RecordError: They look like none or like several; the message names the fields that they have.
     """
     found = [
-        name for name, module in MODULES.items() if records and all(map(module.FORMAT.recognises, records))
+        name
+        for name, module in MODULES.items()
+        if 2 * sum(map(module.FORMAT.recognises, records)) > len(records)
     ]
     if len(found) == 1:
         return format_named(found[0])
