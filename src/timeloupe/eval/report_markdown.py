@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 
 from timeloupe.eval.report import BenchReport
-from timeloupe.eval.report_plots import Plot
+from timeloupe.eval.report_plots import Plot, one_line
 from timeloupe.eval.report_tables import Grid, grids, heading, warnings
 
 TITLE = "Evaluation report"
@@ -41,14 +40,6 @@ def plain(text: str) -> str:
     """Return text that Markdown shows as it is: nothing in it is markup, a link, or the end of a cell."""
     escaped = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_{}\[\]()#!|~])", r"\\\1", escaped)
-
-
-def one_line(text: str) -> str:
-    """Return text on one line, without signs that are not shown or that turn text around."""
-    return "".join(
-        sign if not unicodedata.category(sign).startswith("C") and sign not in "\u2028\u2029" else " "
-        for sign in text
-    )
 
 
 def _table(grid: Grid) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,7 +54,7 @@ class Plot:
 
     def inline(self) -> str:
         """Return the picture for a page that has ``STYLE``."""
-        label = html.escape(self.caption, quote=True)
+        label = html.escape(one_line(self.caption), quote=True)
         return (
             f'<svg class="plot" viewBox="0 0 {WIDTH} {self.height}" width="{WIDTH}" height="{self.height}" role="img" '
             f'aria-label="{label}">{self.body}</svg>'
@@ -62,9 +63,7 @@ class Plot:
     def file(self) -> str:
         """Return the picture as a file of its own."""
         opening = f'<svg xmlns="http://www.w3.org/2000/svg" class="plot" viewBox="0 0 {WIDTH} {self.height}" '
-        opening += (
-            f'width="{WIDTH}" height="{self.height}" role="img"><title>{html.escape(self.caption)}</title>'
-        )
+        opening += f'width="{WIDTH}" height="{self.height}" role="img"><title>{html.escape(one_line(self.caption))}</title>'
         ground = f'<rect class="ground" width="{WIDTH}" height="{self.height}"/>'
         return f"{opening}<style>{STYLE}</style>{ground}{self.body}</svg>\n"
 
@@ -197,9 +196,16 @@ def _legend(labels: Sequence[str], top: float) -> tuple[str, int]:
     return "".join(parts), math.ceil(top + 10 + math.ceil(len(labels) / 2) * 20)
 
 
+def one_line(text: str) -> str:
+    """Return text on one line, without signs that are not shown or that turn text around."""
+    return "".join(
+        sign if not unicodedata.category(sign).startswith("C") and sign not in "\u2028\u2029" else " "
+        for sign in text
+    )
+
+
 def _text(x: float, y: float, words: str, anchor: str, kind: str = "") -> str:
-    # A sign that turns text around, or ends a line, has no place in a label.
-    shown = html.escape("".join(sign if sign.isprintable() else "?" for sign in words))
+    shown = html.escape(one_line(words))
     style = f' class="{kind}"' if kind else ""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{style}>{shown}</text>'
 

@@ -10,8 +10,8 @@ import html
 from collections.abc import Sequence
 
 from timeloupe.eval.report import BenchReport, Entry
-from timeloupe.eval.report_markdown import TITLE, one_line
-from timeloupe.eval.report_plots import STYLE, plots
+from timeloupe.eval.report_markdown import TITLE
+from timeloupe.eval.report_plots import STYLE, one_line, plots
 from timeloupe.eval.report_tables import Grid, grids, heading, warnings
 from timeloupe.serve.page import source_hash
 
