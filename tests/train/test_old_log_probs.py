@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from timeloupe.errors import ConfigError
+from timeloupe.errors import ConfigError, TimeloupeError
 from timeloupe.model.episode import TokenEpisode, TokenSegment
 from timeloupe.model.expand import ModelBatch
 from timeloupe.train.batch import Sample
@@ -77,14 +77,28 @@ def test_only_learnt_tokens_of_own_roll_outs_are_compared() -> None:
     assert old.figures(Parallel()) == {"gap_max": 0.5, "gap_mean": 0.25, "capped": 0.0}
 
 
-def test_roll_outs_without_recorded_log_probabilities_have_no_gap() -> None:
+def test_roll_outs_without_recorded_log_probabilities_are_no_ratio_of_one() -> None:
     now = torch.tensor([[-1.0, -2.0, -3.0]])
-    samples = [sample()]
-    plain, own = OldLogProbs(RolloutPart()), OldLogProbs(RolloutPart(old="trainer", importance_cap=2.0))
-    assert plain(samples, now, batch(None)) == (None, None)
-    found, weights = own(samples, now, batch(None))
+    for part in (RolloutPart(), RolloutPart(old="trainer", importance_cap=2.0)):
+        with pytest.raises(TimeloupeError, match="came without log-probabilities"):
+            OldLogProbs(part)([sample(), sample(off_policy=True)], now, batch(None))
+    # They are not compared with anything here, so they need not be known.
+    own = OldLogProbs(RolloutPart(old="trainer"))
+    found, weights = own([sample()], now, batch(None))
     assert found is not None and torch.equal(found, now) and weights is None
+    plain = OldLogProbs(RolloutPart())
+    assert plain([sample(off_policy=True)], now, batch(None)) == (None, None)
     assert plain.figures(Parallel()) == own.figures(Parallel()) == {}
+
+
+@pytest.mark.parametrize("part", [RolloutPart(), RolloutPart(old="trainer")])
+@pytest.mark.parametrize(("now", "then"), [(float("nan"), -1.0), (-1.0, float("nan")), (-1.0, -float("inf"))])
+def test_a_gap_that_is_no_number_ends_the_run(part: RolloutPart, now: float, then: float) -> None:
+    trainer, known = torch.tensor([[-1.0, now, -1.0]]), batch([[-1.0, then, -1.0]])
+    with pytest.raises(TimeloupeError, match="which is no number"):
+        OldLogProbs(part)([sample()], trainer, known)
+    ignored = batch([[-1.0, then, -1.0]], [[True, False, True]])  # a token that is not learnt is not compared
+    OldLogProbs(part)([sample()], trainer, ignored)
 
 
 @given(LOG_PROBS, st.floats(-2, 2).filter(bool))

@@ -12,10 +12,12 @@ Shapes: B roll-outs, T tokens.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 
+from timeloupe.errors import TimeloupeError
 from timeloupe.model.expand import ModelBatch
 from timeloupe.train.batch import Sample
 from timeloupe.train.parallel import Parallel
@@ -46,8 +48,11 @@ class OldLogProbs:
         Args:
             samples: The micro batch, the same in every pass.
             log_probs_BT: Under the trainer as it is now.
-            batch: With what was recorded while sampling; ``None`` there means that it is not known, and the old
-                log-probabilities are then the trainer's.
+            batch: With what was recorded while sampling. ``None`` there means that it is not known of all: only
+                ``old = "trainer"`` without a cap can do without, and roll-outs that the policy did not sample.
+
+        Raises:
+            TimeloupeError: It is not known and needed, or it and the trainer's differ by what is no number.
         """
         key = tuple(id(sample) for sample in samples)
         sampled_BT = batch.logprobs_BT
@@ -56,6 +61,7 @@ class OldLogProbs:
             self._kept[key] = log_probs_BT.detach()
         kept_BT = self._kept[key]
         if sampled_BT is None:
+            self._refuse_unknown(samples)
             return (None if self.part.old == "sampled" else kept_BT), None
         off_B = torch.tensor([sample.off_policy for sample in samples], device=kept_BT.device)
         counted_BT = batch.loss_mask_BT & ~off_B[:, None]
@@ -63,7 +69,13 @@ class OldLogProbs:
         cap = self.part.importance_cap
         if first:
             gap_BT = log_ratio_BT.abs()
-            self._largest = max(self._largest, float(gap_BT.max()))
+            largest = float(gap_BT.max())  # not a number if any is
+            if not math.isfinite(largest):
+                raise TimeloupeError(
+                    f"log-probabilities of trainer and sampler differ by {largest} nats, which is no number; the update"
+                    " was not made: begin a new run with a lower lr, or resume this one if the machine was at fault"
+                )
+            self._largest = max(self._largest, largest)
             self._total += float(gap_BT.sum())
             self._num_tokens += int(counted_BT.sum())
             if cap is not None:
@@ -71,6 +83,17 @@ class OldLogProbs:
         if self.part.old == "sampled":
             return sampled_BT, None
         return kept_BT, None if cap is None else log_ratio_BT.clamp(max=20).exp().clamp(max=cap)
+
+    def _refuse_unknown(self, samples: Sequence[Sample]) -> None:
+        """A ratio or a weight of 1 in place of one that is not known would teach something else."""
+        part = self.part
+        needed = part.old == "sampled" or part.importance_cap is not None
+        if needed and not all(sample.off_policy for sample in samples):
+            asks = "rollout.old = 'sampled'" if part.old == "sampled" else "rollout.importance_cap"
+            raise TimeloupeError(
+                f"a roll-out came without log-probabilities of its tokens, got None, but {asks} needs them; play with "
+                "a policy that records them, or set rollout.old = 'trainer' without a cap"
+            )
 
     def figures(self, parallel: Parallel) -> dict[str, float]:
         """Return what was seen in first passes, in all processes together; empty if nothing could be compared.
