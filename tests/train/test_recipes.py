@@ -67,3 +67,11 @@ def test_an_option_that_nothing_reads_is_refused(changes: dict[str, Any]) -> Non
     GrpoRecipe.model_validate(recipe)
     with pytest.raises(ValidationError, match="does nothing here"):
         GrpoRecipe.model_validate(recipe | changes)
+
+
+@pytest.mark.parametrize("greedy", [{"temperature": 0}, {"temperature": 0.0}, {"top_k": 1}], ids=str)
+def test_a_group_whose_members_are_all_alike_is_refused(greedy: dict[str, Any]) -> None:
+    recipe = {"model": {"checkpoint": "x"}, "data": {"world": {"seed": 5}}, "steps": 2, "lr": 1e-5}
+    GrpoRecipe.model_validate(recipe | {"episode": {"temperature": 0.9, "top_k": 2}})
+    with pytest.raises(ValidationError, match="all roll-outs of an example alike"):
+        GrpoRecipe.model_validate(recipe | {"episode": greedy})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from timeloupe.policy.small import SMALL_CHECKPOINT
 from timeloupe.prompt.protocol import PROTOCOLS
 from timeloupe.reward.base import Context
 from timeloupe.reward.compose import load_reward
+from timeloupe.reward.parts import PARTS
+from timeloupe.reward.taro import READ_DROPS
 from timeloupe.reward.taro_sensitivity import OPENING
 from timeloupe.train.batch import make_samples, token_episode
 from timeloupe.train.exploration import (
@@ -43,6 +46,7 @@ from timeloupe.train.grpo_recipe import DifficultyPart, ExplorationPart, GrpoRec
 from timeloupe.train.parallel import Parallel
 from timeloupe.train.sensitivity import (
     Drop,
+    check_reward,
     drop_figures,
     measure_drops,
     mix_clips,
@@ -429,3 +433,30 @@ def test_a_run_with_both_that_was_cut_off_goes_on_to_the_same_numbers(world: Pat
     assert "sensitivity_seconds" in json.loads((whole / "metrics.jsonl").read_text().splitlines()[0])
     ones, twos = (load_file(folder / "model" / "model.safetensors") for folder in (whole, cut))
     assert all(torch.equal(ones[name], twos[name]) for name in ones)
+
+
+def test_what_no_reward_reads_is_not_measured_and_what_is_not_measured_is_told(world: Path) -> None:
+    with pytest.raises(ConfigError, match="does not read"):
+        check_reward(taro_recipe(world), load_reward("videotemp_paper"))
+    with pytest.warns(UserWarning, match=r"pays no sensitivity: the recipe has no \[sensitivity\]"):
+        check_reward(taro_recipe(world, sensitivity=None), load_reward("taro"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_reward(taro_recipe(world), load_reward("taro"))
+        check_reward(taro_recipe(world, sensitivity=None), load_reward("videotemp_paper"))
+
+
+def test_the_parts_that_read_drops_are_known(played: Any) -> None:
+    asked: set[str] = set()
+
+    class Watched(Context):
+        def __getattribute__(self, name: str) -> Any:
+            asked.add(name)
+            return super().__getattribute__(name)
+
+    reading = set()
+    for name, (part, _) in PARTS.items():
+        asked.clear()
+        part(played[1][0], Watched())
+        reading |= {name} if "log_prob_drop" in asked else set()
+    assert reading == READ_DROPS

@@ -266,6 +266,9 @@ TARO_PARTS: dict[str, tuple[Part, tuple[float, float]]] = {
 }
 """Name to the part and the range of its scores with any legal constants."""
 
+READ_DROPS = frozenset({"taro.sensitivity", "taro.vtg_score"})
+"""Parts, by their names in composites, that read ``Context.log_prob_drop``."""
+
 
 def _reply(trajectory: Trajectory) -> str | None:
     """The reply, or ``None`` where the question asks for something else than a window."""

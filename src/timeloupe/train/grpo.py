@@ -33,7 +33,7 @@ from timeloupe.train.optimizer import build_optimizers, schedule, set_learning_r
 from timeloupe.train.parallel import Parallel
 from timeloupe.train.placement import place
 from timeloupe.train.rollout_part import MakePolicy, RolloutPolicy, figures_of, forget_episodes, local_policy
-from timeloupe.train.sensitivity import drop_figures, step_drops
+from timeloupe.train.sensitivity import check_reward, drop_figures, step_drops
 from timeloupe.train.sft import export
 from timeloupe.train.trackers import Trackers, check_trackers
 from timeloupe.train.training_run import begin_run, training_run
@@ -89,10 +89,11 @@ def _train(
     make_policy: MakePolicy,
 ) -> Path:
     """The run itself, from step ``progress`` on."""
+    reward = load_reward(recipe.reward)
+    check_reward(recipe, reward)
     placed = place(recipe, parallel)
     loaded, reference = placed.loaded, placed.reference
     protocol, settings = _speech(recipe, loaded)
-    reward = load_reward(recipe.reward)
     examples = parallel.from_main(lambda: _examples(recipe, reward, folder))
     explorer = make_explorer(recipe, examples, settings)
     optimizers = build_optimizers(loaded.model, recipe.optimizer, recipe.lr, recipe.weight_decay)

@@ -249,6 +249,16 @@ class GrpoRecipe(RecipePart):
         return self
 
     @model_validator(mode="after")
+    def _draws(self) -> Self:
+        for name, greedy in (("temperature", 0), ("top_k", 1)):
+            if self.episode.get(name) == greedy:
+                raise ValueError(
+                    f"episode.{name} = {self.episode[name]!r} makes all roll-outs of an example alike, which teaches "
+                    "nothing: the policy must draw; leave it out for temperature 1"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _read(self) -> Self:
         if self.scale != "std":
             refuse_idle(self, ("epsilon",), f"scale is {self.scale!r}, only 'std' divides")

@@ -14,6 +14,7 @@ Source: TaRO (arXiv 2606.09248), ``compute_temporal_log_prob`` of oceanflowlab/T
 from __future__ import annotations
 
 import math
+import warnings
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,11 +23,14 @@ import numpy as np
 import torch
 
 from timeloupe.environment.rollout import derive_seed
+from timeloupe.errors import ConfigError
 from timeloupe.model.episode import Clip, TokenEpisode, TokenSegment
 from timeloupe.model.expand import expand
 from timeloupe.model.forward import hidden_states, target_logprobs
 from timeloupe.model.load import LoadedModel
 from timeloupe.reward.base import Context
+from timeloupe.reward.compose import Reward
+from timeloupe.reward.taro import READ_DROPS
 from timeloupe.reward.taro_sensitivity import boundary_windows, log_prob_drops, shuffled_order
 from timeloupe.train.batch import Learn, token_episode
 from timeloupe.train.grpo_recipe import GrpoRecipe, SensitivityPart
@@ -54,6 +58,25 @@ class Drop:
     def context(self, progress: float, step: float = 0.0) -> Context:
         """Return what the reward may look at; see there for ``progress`` and ``step``."""
         return Context(progress, self.value, self.threshold, step=step)
+
+
+def check_reward(recipe: GrpoRecipe, reward: Reward) -> None:
+    """Check that what is measured is read; warn where what could be read is not measured.
+
+    Raises:
+        ConfigError: Drops are to be measured, and no part of the reward reads them.
+    """
+    reading = [use.label for use in reward.composite.parts if use.part in READ_DROPS]
+    if recipe.sensitivity is not None and not reading:
+        raise ConfigError(
+            f"[sensitivity] measures what reward {reward.name!r} does not read, allowed: rewards with "
+            f"{' or '.join(sorted(READ_DROPS))} (weight 0 reports it only), leave [sensitivity] out or choose one"
+        )
+    if recipe.sensitivity is None and reading:
+        warnings.warn(
+            f"reward {reward.name!r} pays no {', '.join(reading)}: the recipe has no [sensitivity] that measures it",
+            stacklevel=3,
+        )
 
 
 def step_drops(
