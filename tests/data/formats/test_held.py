@@ -19,7 +19,17 @@ from timeloupe.data.formats.registry import MODULES, format_named
 from timeloupe.data.formats.row import Row
 from timeloupe.errors import RecordError
 from timeloupe.eval.files.records import Record
-from timeloupe.trajectory import Example, Task, Trajectory
+from timeloupe.trajectory import (
+    Example,
+    FrameRef,
+    Generation,
+    Message,
+    StopReason,
+    Task,
+    Text,
+    Trajectory,
+    Turn,
+)
 
 QUESTION = {f"example.{name}" for name in Example.model_fields}
 PROMPT = {"prompt"}
@@ -184,3 +194,28 @@ def test_whatever_an_episode_holds_is_held_or_named_or_refused(name: str, data: 
     for field, value in said(row).items():
         if field in after and field not in lost and value != after[field]:
             assert field in ("example.id",) or not any(map(bool, value)), field
+
+
+@pytest.mark.parametrize("name", ["swift_sft", "swift_rl", "trl", "openai", "verl"])
+def test_a_still_in_a_prompt_is_named_by_its_time(name: str) -> None:
+    still = FrameRef(
+        video="v.mp4", view="image", start_seconds=2.5, end_seconds=2.5, at_seconds=(2.5,), size_wh=(8, 8)
+    )
+    example = Example(id="a", video="v.mp4", question="What is it?", answer="a cup")
+    reply = Turn(generation=Generation(text="<think>A cup.</think><answer>a cup</answer>"))
+    asked = Message(role="user", parts=(Text(text="Look:"), still, Text(text="\nWhat is it?")))
+    trajectory = Trajectory(
+        example=example,
+        policy="p",
+        protocol="videotemp",
+        prompt=(asked,),
+        turns=(reply,),
+        stop=StopReason.ANSWERED,
+    )
+    row = Row(example, trajectory=trajectory)
+    record, back = there_and_back(name, row)
+    assert "v.mp4#t=2.5" in json.dumps(record)
+    assert (
+        not {"prompt", "views.video", "views.view", "views.at_seconds"}
+        & losses(row, back, "x", context()).keys()
+    )

@@ -30,7 +30,7 @@ def to_pieces(one: Said, context: Context) -> list[Piece]:
 
 def _pictures(view: View, context: Context) -> list[Piece]:
     if view.view == "image":
-        return [("image", view.files[0] if view.files else f"{view.video}#t={view.start_seconds or 0.0!r}")]
+        return [("image", picture_name(view))]
     times = view.at_seconds or context.frames(view).at_seconds
     found: list[Piece] = []
     for at, seconds in enumerate(times):
@@ -68,7 +68,7 @@ def _parts(pieces: Sequence[Piece], replied: bool) -> list[str | View]:
                 parts.append(View(video, "crop" if replied else "skim", at_seconds=(seconds,)))
             at += 2
             continue
-        parts.append(text if kind == "text" else _still(text))
+        parts.append(text if kind == "text" else still(text))
         at += 1
     return parts
 
@@ -83,7 +83,13 @@ def _frame(pieces: Sequence[Piece], at: int) -> tuple[str, float] | None:
     return video, seconds
 
 
-def _still(name: str) -> View:
+def picture_name(view: View) -> str:
+    """Return the name of one picture: its file, or ``VIDEO#t=SECONDS``."""
+    return view.files[0] if view.files else f"{view.video}#t={view.start_seconds or 0.0!r}"
+
+
+def still(name: str) -> View:
+    """Return the picture of a name: a frame of a video, or a file of its own."""
     video, seconds, _, _ = dereference(name)
     if seconds is None:
         return View("", "image", files=(name,))

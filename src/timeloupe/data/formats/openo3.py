@@ -24,7 +24,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from timeloupe.data.formats.chat import chat_of, reference
+from timeloupe.data.formats.chat import chat_of
+from timeloupe.data.formats.image_chat import picture_name
 from timeloupe.data.formats.row import (
     IMAGE_SIZE,
     Context,
@@ -222,8 +223,8 @@ def _key_frames(example: Example) -> dict[str, Any]:
     frames: list[dict[str, Any]] = []
     items: dict[str, dict[str, list[list[float]]]] = {}
     for index, seconds in enumerate(sorted({box.at_seconds for box in example.boxes}), 1):
-        still = View(example.video, "image", seconds)
-        frames.append({"idx": index, "time": seconds, "path": reference(still)})
+        path = picture_name(View(example.video, "image", seconds))
+        frames.append({"idx": index, "time": seconds, "path": path})
         for box in example.boxes:
             if box.at_seconds == seconds:
                 objects = items.setdefault(str(index), {})

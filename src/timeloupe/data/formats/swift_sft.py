@@ -22,6 +22,7 @@ from timeloupe.data.formats.chat import (
     until_last_reply,
     write_placeholders,
 )
+from timeloupe.data.formats.image_chat import picture_name, still
 from timeloupe.data.formats.row import Context, Format, Row, Said, View, read_segments
 from timeloupe.eval.files.records import Record
 from timeloupe.prompt.parse import parse_reply
@@ -63,9 +64,7 @@ def write(row: Row, number: int, context: Context) -> dict[str, Any]:
 def read_chat(record: Record) -> tuple[Said, ...]:
     """Return the messages of a record of ms-swift, with the clips where they belong."""
     videos = [View(path, "skim") for path in record.texts("videos")] if record.has("videos") else []
-    images = (
-        [View("", "image", files=(path,)) for path in record.texts("images")] if record.has("images") else []
-    )
+    images = [still(path) for path in record.texts("images")] if record.has("images") else []
     chat = read_placeholders(record, "messages", videos, images)
     asked = read_segments(record, "tool_params") if record.has("tool_params") else None
     main = dereference(first_video(chat))[0]
@@ -99,7 +98,7 @@ def write_chat(row: Row, chat: Sequence[Said]) -> dict[str, Any]:
     for one in chat:
         for view in one.views:
             if view.view == "image":
-                record.setdefault("images", []).append(reference(view))
+                record.setdefault("images", []).append(picture_name(view))
             else:
                 whole = not any(view is clip for clip in clips) and not is_partial(row, view)
                 record["videos"].append(reference(view, whole=whole))

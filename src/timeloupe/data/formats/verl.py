@@ -21,6 +21,7 @@ from timeloupe.data.formats.chat import (
     split_chat,
     write_placeholders,
 )
+from timeloupe.data.formats.image_chat import picture_name, still
 from timeloupe.data.formats.row import (
     DURATION,
     SPLIT,
@@ -138,7 +139,7 @@ def _picture(record: Record, at: int, value: Any) -> View:
         raise record.fault(
             f"images[{at}]", f"must be a path or an object with one in 'image', got {value!r:.80}"
         )
-    return View("", "image", files=(path,))
+    return still(path)
 
 
 def _truth(record: Record) -> tuple[str | None, tuple[Segment, ...]]:
@@ -175,7 +176,7 @@ def write(row: Row, number: int, context: Context) -> dict[str, Any]:
         "data_source": example.source or SOURCE,
         "prompt": write_placeholders(prompt),
         "videos": [_video(view) for view in views if view.view != "image"],
-        "images": [{"image": _picture_path(view)} for view in views if view.view == "image"],
+        "images": [{"image": picture_name(view)} for view in views if view.view == "image"],
         "ability": example.task,
         "reward_model": {"style": "rule", "ground_truth": truth},
         "extra_info": {"index": number, "split": row.extra.get(SPLIT, "train")}
@@ -188,10 +189,6 @@ def _video(view: View) -> dict[str, Any]:
     """Return a video as qwen-vl-utils takes it; the whole of it has neither start nor end."""
     start = None if not view.start_seconds and view.end_seconds is None else view.start_seconds
     return {"video": view.video, "video_start": start, "video_end": view.end_seconds, "fps": view.fps or FPS}
-
-
-def _picture_path(view: View) -> str:
-    return view.files[0] if view.files else f"{view.video}#t={view.start_seconds or 0.0!r}"
 
 
 FORMAT = Format(
