@@ -217,10 +217,10 @@ def _room_found(asked: Asked, most: int, reply: Seen) -> Check:
     kept = 2 + (reply.prompt_tokens - fewer.prompt_tokens) / each
     if kept < MIN_KEPT * most:
         return Check(
-            "room", "wrong", f"{most} frames are accepted, but the prompt has the tokens of about {kept:.0f}: frames are "
-            "dropped, or made smaller, without a word", "The model does not see the whole video, or sees less of it than "
-            "a card says.",
-            f"Use --frames {max(2, math.floor(kept))}, or raise the server's limit of frames or pixels.", "frames_dropped",
+            "room", "wrong", f"{most} frames are accepted, but the prompt has the tokens of about {kept:.0f}: frames "
+            "are dropped, or made smaller, without a word", "The model does not see the whole video, or sees less of "
+            "it than a card says.", f"Use --frames {max(2, math.floor(kept))}, or raise the server's limit of frames "
+            "or pixels.", "frames_dropped",
         )  # fmt: skip
     return Check("room", "ok", f"{most} frames fit, {reply.prompt_tokens} prompt tokens, {each:g} a frame")
 
