@@ -63,7 +63,8 @@ class Plot:
     def file(self) -> str:
         """Return the picture as a file of its own."""
         opening = f'<svg xmlns="http://www.w3.org/2000/svg" class="plot" viewBox="0 0 {WIDTH} {self.height}" '
-        opening += f'width="{WIDTH}" height="{self.height}" role="img"><title>{html.escape(one_line(self.caption))}</title>'
+        opening += f'width="{WIDTH}" height="{self.height}" role="img">'
+        opening += f"<title>{html.escape(one_line(self.caption))}</title>"
         ground = f'<rect class="ground" width="{WIDTH}" height="{self.height}"/>'
         return f"{opening}<style>{STYLE}</style>{ground}{self.body}</svg>\n"
 
@@ -216,7 +217,7 @@ def _y(value: float) -> float:
 
 def _nice(value: float) -> float:
     """The next number of the form 1, 2, 4 or 8 times a power of ten, or 6 of them."""
-    if value <= 0 or not math.isfinite(value):
+    if value < 1e-9 or not math.isfinite(value):
         return 1.0
     power = 10 ** math.floor(math.log10(value))
-    return next(step * power for step in (1, 2, 4, 6, 8, 10) if step * power >= value - 1e-12)
+    return next(step * power for step in (1, 2, 4, 6, 8, 10) if step * power >= value * (1 - 1e-12))
