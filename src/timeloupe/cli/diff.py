@@ -243,4 +243,6 @@ def _moved(found: RunDiff, limit: int) -> list[Line]:
     left = len(rows.changes) - min(limit, len(rows.changes))
     if left:
         lines.append((f"  ... {left} more: --rows {len(rows.changes)} prints all, --json holds all", "dim"))
+    if rows.changes and all(run.spoken for run in (found.one, found.two)) and found.one is not found.two:
+        lines.append((f"  side by side: timeloupe view {found.one.name} {found.two.name}", "dim"))
     return lines
