@@ -300,6 +300,11 @@ def test_a_run_that_grows_and_a_server_that_ends(browser: Any, tmp_path: Path) -
         tab.page.reload()
         expect(tab.rows()).to_have_count(3)
         assert tab.complaints == []
+        with opened(
+            browser, f"{url}#/episode/item-1"
+        ) as linked:  # the token goes, the rest of the address stays
+            expect(linked.heading()).to_contain_text("Question 1")
+            assert linked.page.url.endswith("/#/episode/item-1")
         tab.context.set_offline(True)
         tab.page.locator("#list a").first.click()
         expect(tab.page.locator("main .note")).to_contain_text("Is its command still running?")
