@@ -21,10 +21,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -39,11 +41,15 @@ sys.path.insert(0, str(ROOT))
 
 from tests.eval.rows import MACHINE_FIELDS, Key, steady_rows
 from tests.servers.process import serving
+from timeloupe.cli.main import main as timeloupe
 from timeloupe.environment.rollout import derive_seed
 from timeloupe.eval.questions import load_questions
 from timeloupe.eval.registry import benchmark
+from timeloupe.policy.openai_server import OpenAIPolicy
 from timeloupe.policy.openai_wire import SEED_MASK
 
+FORK = multiprocessing.get_context("fork")
+PRELOADED = (timeloupe, OpenAIPolicy)
 SEED = 7
 KILLS = 10
 RATES = {
@@ -90,19 +96,40 @@ PARTS = {
 def make_world(folder: Path) -> Path:
     """Return a folder of 110 questions over eleven short videos."""
     if not (folder / "truth.jsonl").exists():
-        command(
-            "world", "make", folder, "--videos", 11, "--seed", 1000123, "--minutes", "1:1.5", "--per-task", 5
-        )
+        words = ["--videos", 11, "--seed", 1000123, "--minutes", "1:1.5", "--per-task", 5]
+        Play("world", "make", folder, *words).said()
     return folder
 
 
-def command(*words: object, allowed: tuple[int, ...] = (0,)) -> str:
-    """Run timeloupe and return what it says on stdout."""
-    done = subprocess.run(
-        [sys.executable, "-m", "timeloupe", *map(str, words)], stdout=subprocess.PIPE, text=True, check=False
-    )
-    assert done.returncode in allowed, f"{words} ended with {done.returncode}"
-    return done.stdout
+class Play:
+    """``timeloupe`` in a fork of this process, which has imported it already: starting it often costs little."""
+
+    def __init__(self, *words: object) -> None:
+        handle, path = tempfile.mkstemp(suffix=".json")
+        os.close(handle)
+        self.path = Path(path)
+        self.process = FORK.Process(target=self._run, args=([str(word) for word in words],))
+        self.process.start()
+
+    def _run(self, words: list[str]) -> None:
+        sys.stdout = self.path.open("w", encoding="utf-8")
+        code = timeloupe(words)
+        sys.stdout.flush()
+        os._exit(code)
+
+    def kill(self) -> None:
+        """End it as ``kill -9`` does."""
+        self.process.kill()
+        self.process.join()
+        self.path.unlink()
+
+    def said(self) -> dict[str, Any]:
+        """Return the JSON that it says, when it has ended."""
+        self.process.join()
+        text = self.path.read_text(encoding="utf-8")
+        self.path.unlink()
+        assert self.process.exitcode == 0, f"it ended with {self.process.exitcode}"
+        return json.loads(text or "{}")
 
 
 def words_of(part: Part, world: Path, run: Path, url: str | None) -> list[object]:
@@ -177,7 +204,7 @@ def play_on(words: list[object], run: Path, url: str | None = None) -> dict[str,
     """Play a run from its start or from where it was stopped; return what it says."""
     if (run / "config.json").exists():
         words = ["eval", "--resume", run, "--json", *(("--base-url", url) if url else ())]
-    return json.loads(command(*words))
+    return Play(*words).said()
 
 
 def disturb(name: str, work: Path) -> dict[str, Any]:
@@ -204,20 +231,16 @@ def with_kills(part: Part, words: list[object], run: Path, url: str | None, rest
         here = words
         if (run / "config.json").exists():
             here = ["eval", "--resume", run, "--json", *(("--base-url", url) if url else ())]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "timeloupe", *map(str, here)], stdout=subprocess.PIPE, text=True
-        )
+        play = Play(*here)
         before = num_rows(run)
-        while process.poll() is None and num_rows(run) < max(wanted, before + 1):
+        while play.process.is_alive() and num_rows(run) < max(wanted, before + 1):
             time.sleep(0.01)
         if what == "restart":
             restart()
-            said, _ = process.communicate()
-            retried += json.loads(said)["retried"]
-        else:
-            time.sleep(draw.random() * 0.2)
-            process.kill()
-            process.wait()
+            retried += play.said()["retried"]
+            continue
+        time.sleep(draw.random() * 0.2)
+        play.kill()
     document = play_on(words, run, url)
     return document | {"retried": document["retried"] + retried}
 
