@@ -33,6 +33,7 @@ from timeloupe.train.plan import (
     episode_settings,
     lengths_of,
     memory_plan,
+    optimizer_numbers,
     plan,
     trainable_parameters,
 )
@@ -51,7 +52,14 @@ def test_parameters_are_those_of_the_public_checkpoints() -> None:
         model_sizes("runs/nothing")
 
 
-@pytest.mark.parametrize("part", [{}, {"freeze_vision": False}, {"lora": {"rank": 4}}])
+QKV = ("q_proj", "qkv", "proj", "linear_fc1")
+PARTS = [
+    {}, {"freeze_vision": False}, {"lora": {"rank": 4}}, {"lora": {"rank": 4}, "freeze_vision": False},
+    {"lora": {"rank": 4, "target_modules": QKV}}, {"lora": {"rank": 4, "target_modules": QKV}, "freeze_vision": False},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("part", PARTS, ids=str)
 def test_parameters_of_the_small_model_are_counted_right(part: dict[str, Any], tmp_path: Path) -> None:
     chosen = recipe(tmp_path, model=SMALL | part)
     model = place(chosen, Parallel()).loaded.model
@@ -59,7 +67,24 @@ def test_parameters_of_the_small_model_are_counted_right(part: dict[str, Any], t
     adapters = trainable_parameters(chosen, sizes) if "lora" in part else 0
     assert sizes.parameters + adapters == sum(one.numel() for one in model.parameters())
     trained = sum(one.numel() for one in model.parameters() if one.requires_grad)
-    assert trainable_parameters(chosen, sizes) == trained
+    assert trainable_parameters(chosen, sizes) == trained > 0
+    for name in ("adamw", "muon"):
+        optimizers = build_optimizers(model, name, 1e-4)
+        for one in model.parameters():
+            one.grad = torch.zeros_like(one) if one.requires_grad else None
+        for optimizer in optimizers:
+            optimizer.step()
+        kept = [value for one in optimizers for entry in one.state.values() for value in entry.values()]
+        with_it = chosen.model_copy(update={"optimizer": name})
+        assert optimizer_numbers(with_it, sizes) == sum(one.numel() for one in kept if one.ndim)
+
+
+def test_adapters_of_the_vision_tower_are_counted() -> None:
+    # gate_proj and its like are names in Qwen2.5-VL's vision tower too: 32 layers of 1280 and 3420, thrice.
+    chosen, sizes = recipe(Path("x"), model=SMALL | {"lora": {"rank": 2}}), model_sizes("qwen2.5-vl-7b")
+    thawed = recipe(Path("x"), model=SMALL | {"lora": {"rank": 2}, "freeze_vision": False})
+    more = trainable_parameters(thawed, sizes) - trainable_parameters(chosen, sizes)
+    assert more == 2 * 32 * 3 * (1280 + 3420)
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +179,20 @@ def test_what_training_refuses_is_not_planned_and_an_engine_is_counted() -> None
     assert beside["key_values"] == 3 * 2**30 and beside["rollout_copy"] == 2 * sizes.parameters
     more = beside["key_values"] + beside["rollout_copy"]
     assert beside["peak_update"] == pytest.approx(local["peak_update"] + more)
+
+
+def test_vllm_decodes_as_many_at_once_as_its_own_memory_holds() -> None:
+    sizes = model_sizes("qwen2.5-vl-7b")
+
+    def seconds(given: Assumptions, **rollout: Any) -> float:
+        chosen = recipe(Path("x"), prompts=8, group=8, rollout={"backend": "vllm"} | rollout)
+        return plan(chosen, sizes, episode_settings(chosen, sizes), given)["time"]["decode_seconds"]
+
+    alone, narrow = (Assumptions(gpus=1, sharded=False, batch_tokens=tokens) for tokens in (65_536, 8_192))
+    # What the local policy would decode at once says nothing of vLLM.
+    assert seconds(alone, memory_gib=20) == seconds(narrow, memory_gib=20)
+    assert seconds(alone, memory_gib=20) < seconds(alone, memory_gib=2)
+    assert seconds(alone, memory_gib=20) < seconds(alone, memory_gib=20, max_sequences=2)
 
 
 @given(st.integers(1, 16), st.integers(0, 2), st.integers(1, 400), st.booleans())

@@ -13,7 +13,7 @@ from typing import Any
 
 from timeloupe.environment.settings import EpisodeSettings, make_settings
 from timeloupe.errors import boundary
-from timeloupe.model.sizes import GIB, GPUS, ModelSizes, forward_flops, key_value_bytes, vision_flops
+from timeloupe.model.sizes import GIB, GPUS, VISION, ModelSizes, forward_flops, key_value_bytes, vision_flops
 from timeloupe.train.grpo_recipe import GrpoRecipe
 from timeloupe.train.sharding import check_shardable
 
@@ -31,7 +31,7 @@ class Assumptions:
         text_tokens: Tokens of system prompt, question and printed times.
         utilisation: Share of the peak that large matrix products reach, in (0, 1].
         bandwidth_share: Share of the memory bandwidth that decoding reaches, in (0, 1].
-        batch_tokens: Cache positions of one decoding batch (``policy.local``).
+        batch_tokens: Cache positions of one decoding batch of ``policy.local``; vLLM's are in the recipe.
     """
 
     gpus: int = 8
@@ -89,9 +89,23 @@ def trainable_parameters(recipe: GrpoRecipe, sizes: ModelSizes) -> int:
     """Return how many numbers an update changes."""
     lora = recipe.model.lora
     if lora is not None:
-        per_layer = sum(sum(sizes.targets.get(name, (0, 0))) for name in lora.target_modules)
-        return lora.rank * per_layer * sizes.layers
+        wanted = tuple(f".{name}" for name in lora.target_modules)
+        adapted = {name: widths for name, widths in sizes.targets.items() if f".{name}".endswith(wanted)}
+        if recipe.model.freeze_vision:
+            adapted = {name: widths for name, widths in adapted.items() if VISION not in name}
+        return lora.rank * sum(adapted.values())
     return sizes.parameters - (sizes.vision_parameters if recipe.model.freeze_vision else 0)
+
+
+def optimizer_numbers(recipe: GrpoRecipe, sizes: ModelSizes) -> int:
+    """Return how many numbers the optimizer keeps: two per parameter, but one where Muon updates a matrix."""
+    trained = trainable_parameters(recipe, sizes)
+    if recipe.optimizer != "muon":
+        return 2 * trained
+    if recipe.model.lora is not None:  # adapters are matrices
+        return trained
+    frozen = sizes.vision_matrix_parameters if recipe.model.freeze_vision else 0
+    return 2 * trained - (sizes.matrix_parameters - frozen)
 
 
 def activation_bytes(sizes: ModelSizes, tokens: int, learnt: int, *, checkpointing: bool, width: int) -> int:
@@ -128,7 +142,7 @@ def memory_plan(
     found: dict[str, float] = {
         "weights": width * (cut + held_whole) + (4 * trained if lora else 0),
         "gradients": (4 if lora else width) * trained / pieces,
-        "optimizer": 2 * (4 if lora else width) * trained / pieces,
+        "optimizer": (4 if lora else width) * optimizer_numbers(recipe, sizes) / pieces,
         "reference": width * (cut + held_whole) if recipe.loss.kl_weight and not lora else 0,
         "rollout_copy": 2 * sizes.parameters if given.sharded or engine else 0,
         # Embeddings and head stay gathered through a pass, with their gradient; of the layers two are at a time.
@@ -170,9 +184,14 @@ def time_plan(
     decoding = rows * forward_flops(
         sizes, lengths.sampled, before=lengths.prompt + shown, heads=lengths.sampled
     )
-    batch_rows = max(1, min(rows, given.batch_tokens // lengths.whole))
+    engine = recipe.rollout.backend == "vllm"
+    width = 2 if engine or given.sharded or recipe.model.dtype != "float32" else 4
+    at_once = given.batch_tokens // lengths.whole
+    if engine:  # as many as its own memory holds
+        held = recipe.rollout.memory_gib * GIB // key_value_bytes(sizes, lengths.whole, width)
+        at_once = min(recipe.rollout.max_sequences, int(held))
+    batch_rows = max(1, min(rows, at_once))
     steps = math.ceil(rows / batch_rows) * lengths.sampled
-    width = 2 if given.sharded or recipe.model.dtype != "float32" else 4
     moved = steps * (
         width * (sizes.parameters - sizes.vision_parameters)
         + key_value_bytes(sizes, batch_rows * lengths.whole, width)
