@@ -49,6 +49,17 @@ def test_reply_lengths_count_every_reply_and_no_fault_of_the_machine() -> None:
     assert figures["tokens"] == 8 and figures["entropy"] == 1.5
 
 
+def test_constructed_replies_are_not_what_the_policy_generated() -> None:
+    begun = trajectory(7).model_copy(update={"settings": {"reply_prefix": "<think>"}})
+    figures = step_figures([trajectory(3, 5), begun], [8, 7], [])
+    assert (figures["generated_tokens"], figures["constructed_tokens"], figures["learnt_tokens"]) == (
+        8,
+        7,
+        15,
+    )
+    assert "constructed_tokens" not in step_figures([trajectory(3, 5)], [8], [])
+
+
 def test_phases_share_the_step() -> None:
     found = phase_seconds({"generated_tokens": 100, "learnt_tokens": 60}, 1.0, 3.0, 4.0, 10.0)
     assert found == {

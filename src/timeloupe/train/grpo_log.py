@@ -10,6 +10,7 @@ from typing import Any
 
 from timeloupe.grounding import set_iou
 from timeloupe.runs import TRAJECTORIES, write_atomic
+from timeloupe.train.exploration import is_constructed
 from timeloupe.train.trackers import Trackers
 from timeloupe.trajectory import Segment, StopReason, Trajectory, to_line
 
@@ -31,7 +32,8 @@ def step_figures(
         episodes with a crop), ``turns`` and ``crops`` per episode, ``crop_iou`` and ``answer_iou`` (union of the last
         crops, of the answered segments, with the truth; only rows that have one), ``right`` (share of right option
         letters), ``stop/REASON`` shares, ``reply_tokens`` (mean of a reply) and ``reply_tokens_max``,
-        ``generated_tokens`` and ``learnt_tokens`` (totals), ``tokens`` (learnt ones per roll-out), ``flat_groups``
+        ``generated_tokens`` (what the policy began itself; ``constructed_tokens``, if there are any, of the other
+        roll-outs) and ``learnt_tokens`` (total), ``tokens`` (learnt ones per roll-out), ``flat_groups``
         (share of groups whose rewards are all equal), ``frames_decoded``, ``frames_cached``, the updates' means, and
         with several updates ``clip_share/N`` and ``ratio_distance/N`` of each, from 1.
     """
@@ -53,7 +55,13 @@ def step_figures(
     replies = [one for trajectory in trajectories for one in _reply_lengths(trajectory)]
     figures["reply_tokens"] = sum(replies) / max(len(replies), 1)
     figures["reply_tokens_max"] = max(replies, default=0)
-    figures["generated_tokens"], figures["learnt_tokens"] = sum(replies), sum(lengths)
+    begun = [
+        one for trajectory in trajectories if is_constructed(trajectory) for one in _reply_lengths(trajectory)
+    ]
+    # Part of a constructed reply was given, not sampled, and how much of it is not recorded.
+    figures["generated_tokens"], figures["learnt_tokens"] = sum(replies) - sum(begun), sum(lengths)
+    if begun:
+        figures["constructed_tokens"] = sum(begun)
     figures["tokens"] = sum(lengths) / max(len(lengths), 1)
     figures["flat_groups"] = _flat(trajectories)
     figures["frames_decoded"] = sum(one.frames_decoded for one in trajectories)
@@ -88,7 +96,7 @@ def phase_seconds(
 
 
 def _reply_lengths(trajectory: Trajectory) -> list[int]:
-    """Sampled tokens of every reply; a reply that a machine's fault cut off is none."""
+    """Tokens of every reply, begun ones with their beginning; a reply that a machine's fault cut off is none."""
     generations = [turn.generation for turn in trajectory.turns]
     return [
         (one.usage.completion_tokens or 0) if one.token_ids is None else len(one.token_ids)
