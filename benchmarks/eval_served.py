@@ -180,7 +180,8 @@ def main() -> None:
             command="python benchmarks/eval_served.py WORK --charades FOLDER --record", seeds=[SEED],
             n=sum(row["episodes"] for row in table.values()), figures=table,
             notes=[
-                "At temperature 1 they draw different tokens from the same probabilities: vLLM has its own generator.",
+                "At temperature 1 they draw different tokens from the same probabilities: vLLM has its own generator. "
+                "Seconds are wall time on a machine that did other work besides.",
                 "Charades: six queries of one clip; the small model knows nothing of real videos. The one episode that "
                 "differs parts at a token that the local policy never samples (`<|none|>`, for training alone), and a "
                 "server may: up to there the log-probabilities agree to 1e-5.",
