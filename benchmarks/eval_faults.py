@@ -47,6 +47,7 @@ from timeloupe.eval.questions import load_questions
 from timeloupe.eval.registry import benchmark
 from timeloupe.policy.openai_server import OpenAIPolicy
 from timeloupe.policy.openai_wire import SEED_MASK
+from timeloupe.video import isolate
 
 FORK = multiprocessing.get_context("fork")
 PRELOADED = (timeloupe, OpenAIPolicy)
@@ -114,6 +115,7 @@ class Play:
     def _run(self, words: list[str]) -> None:
         sys.stdout = self.path.open("w", encoding="utf-8")
         code = timeloupe(words)
+        isolate._close()  # a fork ends without that
         sys.stdout.flush()
         os._exit(code)
 

@@ -29,6 +29,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from eval_faults import FORK, Play
 from record import ROOT, record
 
 sys.path.insert(0, str(ROOT))
@@ -44,8 +45,8 @@ def make_world(work: Path) -> Path:
     """Return a folder of more than fifty questions over six short videos."""
     folder = work / "world"
     if not (folder / "truth.jsonl").exists():
-        words = ["--videos", "6", "--seed", "1000123", "--minutes", "1:1.5", "--per-task", "5"]
-        subprocess.run([sys.executable, "-m", "timeloupe", "world", "make", str(folder), *words], check=True)
+        words = ["--videos", 6, "--seed", 1000123, "--minutes", "1:1.5", "--per-task", 5]
+        Play("world", "make", folder, *words).said()
     return folder
 
 
@@ -65,24 +66,12 @@ def time_run(work: Path, url: str, episodes: int, concurrency: int, cached: bool
     run = work / f"run-{os.getpid()}-{time.time_ns()}"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     words = words_of(work, url, run, episodes, concurrency, cached)
-    done = subprocess.run(
-        [sys.executable, "-m", "timeloupe", *words], check=True, capture_output=True, text=True
-    )
+    document = Play(*words).said()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    document = json.loads(done.stdout)
     assert document["lost"] == 0
     turns = json.loads((run / "card.json").read_text(encoding="utf-8"))["cost"]["turns"]
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {"episodes": document["episodes"], "turns": turns, "seconds": document["seconds"], "cpu": cpu}
-
-
-def start_up(work: Path, url: str) -> float:
-    """Return the CPU seconds of a program that plays nothing: imports, reading the questions."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    words = [*words_of(work, url, work / "none", QUESTIONS, 1, True), "--dry-run"]
-    subprocess.run([sys.executable, "-m", "timeloupe", *words], check=True, capture_output=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 PLACES = (
@@ -203,10 +192,8 @@ def measure(work: Path, episodes: int, rounds: int, memory: int) -> dict[str, An
 
     with serving(module="quick_server") as server:
         url = server.url
-        if "start" not in found:
+        if not found["runs"]:
             time_run(work, url, QUESTIONS, 8, True)  # fills the cache on disk
-            found["start"] = start_up(work, url)
-            keep()
         for number in range(rounds):
             for cached in (True, False):
                 for concurrency in CONCURRENCY:
@@ -219,7 +206,9 @@ def measure(work: Path, episodes: int, rounds: int, memory: int) -> dict[str, An
         if "profile" not in found:
             out = work / "profile.json"
             words = words_of(work, url, work / f"profiled-{time.time_ns()}", episodes, 1, True)
-            subprocess.run([sys.executable, __file__, "--profiled", str(out), *words], check=True, stdout=2)
+            process = FORK.Process(target=profile, args=(words, out))
+            process.start()
+            process.join()
             found["profile"] = json.loads(out.read_text(encoding="utf-8"))
             keep()
         if memory and "memory" not in found:
@@ -236,7 +225,7 @@ def table(found: dict[str, Any]) -> dict[str, dict[str, float | None]]:
         title = (
             f"{'frames in the cache' if kind == 'cached' else 'frames decoded'}, concurrency {concurrency}"
         )
-        cpu = statistics.median((run["cpu"] - found["start"]) / run["episodes"] for run in runs)
+        cpu = statistics.median(run["cpu"] / run["episodes"] for run in runs)
         rows[title] = {
             "episodes/s": statistics.median(run["episodes"] / run["seconds"] for run in runs),
             "CPU ms an episode": 1000 * cpu,
@@ -274,34 +263,35 @@ def write(found: dict[str, Any]) -> None:
     shares = ", ".join(
         f"{place} {count / total:.0%}" for place, count in Counter(found["profile"]).most_common()
     )
-    memory = found["memory"]
-    at = {rows: mib for rows, mib in reversed(memory["curve"]) if rows}
-    played = [mib for rows, mib in at.items() if rows < memory["rows"]]
-    first = next((mib for rows, mib in sorted(at.items()) if rows >= memory["rows"] / 10), 0.0)
-    plot(found, ROOT / "docs" / "eval_throughput.png")
     notes = [
         "A server that answers at once, frames of 32 x 32: the runner's own cost. Medians of "
-        f"{len(next(iter(found['runs'].values())))} interleaved rounds; episodes a second are wall time on a machine "
-        "that others used, CPU is of the program and its decoders without the "
-        f"{found['start']:.1f} s of starting up (the server's is not in it).",
+        f"{len(next(iter(found['runs'].values())))} rounds; episodes a second are wall time on a machine that others "
+        "used, CPU is of the program and its decoders without imports (the server's is not in it).",
         f"One episode after another, frames in the cache: {shares}.",
-        f"Memory over {memory['rows']:,} episodes at concurrency 16: {first:.0f} MiB after the first tenth, "
-        f"{max(played):.0f} MiB at most while playing, {memory['peak']:.0f} MiB at most in the report, which reads all "
-        f"episodes (a row has {memory['bytes of a row'] / 1000:.1f} kB).",
     ]
+    plots = []
+    if "memory" in found:
+        memory = found["memory"]
+        at = {rows: mib for rows, mib in reversed(memory["curve"]) if rows}
+        played = [mib for rows, mib in at.items() if rows < memory["rows"]]
+        first = next((mib for rows, mib in sorted(at.items()) if rows >= memory["rows"] / 10), 0.0)
+        plot(found, ROOT / "docs" / "eval_throughput.png")
+        plots = ["eval_throughput.png"]
+        notes.append(
+            f"Memory over {memory['rows']:,} episodes at concurrency 16: {first:.0f} MiB after the first tenth, "
+            f"{max(played):.0f} MiB at most while playing, {memory['peak']:.0f} MiB at most in the report, which reads "
+            f"all episodes (a row has {memory['bytes of a row'] / 1000:.1f} kB)."
+        )
     record(
         "eval_throughput", title="Evaluation: the runner's own cost",
         command="python benchmarks/eval_throughput.py --work DIR --record", seeds=[1],
         n=sum(run["episodes"] for runs in found["runs"].values() for run in runs), figures=table(found), notes=notes,
-        plots=["eval_throughput.png"],
+        plots=plots,
     )  # fmt: skip
 
 
 def main() -> None:
     """Measure what is missing, print it, and record it if asked."""
-    if sys.argv[1:2] == ["--profiled"]:
-        profile(sys.argv[3:], Path(sys.argv[2]))
-        return
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
