@@ -3,7 +3,7 @@
     python benchmarks/evidence_audit.py WORK --record
 
 WORK keeps the held-out world (60 videos of 3 to 10 minutes, two grounding and two multiple-choice questions each), the
-two runs (greedy, so one each) and their audits; a stopped study goes on. About ten minutes on one core.
+two runs (greedy, so one each) and their audits; a stopped study goes on, and finished audits are not asked anew. About ten minutes on one core.
 """
 
 from __future__ import annotations
@@ -40,10 +40,16 @@ def audits(work: Path, videos: int, true_limit: int) -> dict[tuple[str, str], di
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for way, flags in WAYS.items():
         run = work / way.replace(" ", "_")
-        timeloupe("eval", "world", "--data", world, "--policy", "small", "--run", run, "--json", *flags)
+        if not (run / "card.json").is_file():
+            timeloupe("eval", "world", "--data", world, "--policy", "small", "--run", run, "--json", *flags)
         for evidence in EVIDENCE:
-            few = ["--limit", str(true_limit)] if evidence == "true" else []
-            found[way, evidence] = json.loads(timeloupe("audit", run, "--evidence", evidence, "--json", *few))
+            kept = work / f"{run.name}-{evidence}.json"
+            if not kept.is_file():
+                few = ["--limit", str(true_limit)] if evidence == "true" else []
+                kept.write_text(
+                    timeloupe("audit", run, "--evidence", evidence, "--json", *few), encoding="utf-8"
+                )
+            found[way, evidence] = json.loads(kept.read_text(encoding="utf-8"))
     return found
 
 
