@@ -134,6 +134,30 @@ def test_paths_that_lead_from_another_folder_are_told(rows: Path, tmp_path: Path
     assert run(rows, tmp_path / "out", "examples").relative == 0
 
 
+def test_a_part_of_a_video_stays_one_or_is_said_to_be_lost(tmp_path: Path) -> None:
+    """The length of a part is not the length of the video."""
+    row = {
+        "qid": 1,
+        "query": "q",
+        "vid": "v",
+        "video_file": "v.mp4",
+        "duration": 10,
+        "relevant_windows": [[1, 2]],
+    }
+    source = lines(tmp_path / "in", [row | {"video_start": 5, "video_end": 15}])
+    losses = run(source, tmp_path / "museg", "museg").losses
+    assert losses == {f"extra.{name}": Count(left_out=1) for name in ("clip_seconds", "duration_seconds")}
+    [written] = parsed(tmp_path / "museg")
+    assert written["solution"] == [[6, 7]] and "duration" not in written
+    assert run(source, tmp_path / "taro", "taro").losses == {}
+    [written] = parsed(tmp_path / "taro")
+    assert (written["video_start"], written["video_end"], written["extra_info"]["duration"]) == (5, 15, 10)
+    assert written["reward_model"]["ground_truth"] == [1, 2]
+    run(source, tmp_path / "swift", "swift_rl")
+    [written] = parsed(tmp_path / "swift")
+    assert written["videos"] == ["v.mp4#t=5.0,15.0"] and written["timestamp"] == [[6, 7]]
+
+
 @settings(max_examples=10)
 @given(examples=st.lists(questions(), min_size=1, max_size=4), name=st.sampled_from(["verl", "trl"]))
 def test_questions_through_files_that_hold_all_of_them(

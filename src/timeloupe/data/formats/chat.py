@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, cast
 
-from timeloupe.data.formats.row import DURATION, ROLES, Context, Role, Row, Said, View, refused
+from timeloupe.data.formats.row import CLIP, DURATION, ROLES, Context, Role, Row, Said, View, refused
 from timeloupe.errors import RecordError
 from timeloupe.eval.files.records import Record, split_options
 from timeloupe.prompt.build import LETTERS, first_messages
@@ -50,25 +50,25 @@ def view_of(ref: FrameRef) -> View:
 
 
 def prompt_of(
-    example: Example, protocol: Protocol, *, tools: bool, duration: float | None
+    example: Example, protocol: Protocol, start: float, end: float | None, *, tools: bool
 ) -> tuple[Said, ...]:
-    """Return the first messages of a question, as ``protocol`` words them, with the whole video in them.
+    """Return the first messages of a question, as ``protocol`` words them, with the video from ``start`` to ``end``.
 
     Raises:
-        RecordError: The protocol says how long the video is, and the row does not.
+        RecordError: The protocol says where the video ends, and nobody knows.
     """
-    if protocol.says_span and duration is None:
+    if protocol.says_span and end is None:
         raise refused("duration", f"known, since protocol {protocol.name!r} says it", None)
     # Only the words are wanted here: which frames are shown is not decided yet.
     skim = FrameRef.model_validate(
         {
-            "video": example.video, "view": "skim", "start_seconds": 0.0, "end_seconds": duration or 0.0,
+            "video": example.video, "view": "skim", "start_seconds": start, "end_seconds": end or 0.0,
             "at_seconds": (0.0,), "size_wh": (1, 1),
         }
     )  # fmt: skip
-    whole = View(example.video, "skim", 0.0, duration)
+    view = View(example.video, "skim", start, end)
     return tuple(
-        Said(one.role, tuple(p.text if isinstance(p, Text) else whole for p in one.parts))
+        Said(one.role, tuple(part.text if isinstance(part, Text) else view for part in one.parts))
         for one in first_messages(example, skim, protocol, tools=tools)
     )
 
@@ -84,7 +84,8 @@ def full_chat(row: Row, context: Context, *, tools: bool) -> tuple[Said, ...]:
     chat = chat_of(row)
     if split_chat(chat)[0]:
         return chat
-    return (*prompt_of(row.example, context.protocol, tools=tools, duration=row.extra.get(DURATION)), *chat)
+    part = row.extra.get(CLIP) or (0.0, row.extra.get(DURATION))
+    return (*prompt_of(row.example, context.protocol, *part, tools=tools), *chat)
 
 
 def asked(chat: Sequence[Said], protocol: Protocol) -> tuple[str, tuple[str, ...], Task | None]:

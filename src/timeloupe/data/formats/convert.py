@@ -8,7 +8,7 @@ from pathlib import Path
 
 from timeloupe.data.formats.chat import chat_of, full_chat
 from timeloupe.data.formats.clips import ClipWriter
-from timeloupe.data.formats.files import Add, Found, encoded, read_records, write_records
+from timeloupe.data.formats.files import Add, Found, read_records, write_records
 from timeloupe.data.formats.frames import VideoFrames
 from timeloupe.data.formats.losses import losses
 from timeloupe.data.formats.registry import MODULES, format_named, recognised
@@ -200,7 +200,6 @@ class _Step:
             chat = full_chat(row, self.writing, tools=True)
             shown = replace(row, chat=self.clips.with_files(chat))
         record = write_row(self.target, shown, number, self.writing, own=own)
-        encoded(record)  # before anything of it is counted
         back = read_row(self.target, Record("the row as written", record), number, self.writing)
         add(record)
         self.report.written += 1

@@ -256,6 +256,7 @@ def _parquet_writer(file: IO[bytes], schema: Any) -> Iterator[Add]:
                 held.clear()
 
         def add(record: dict[str, Any]) -> None:
+            encoded(record)  # what has no UTF-8 must fail here, not with the whole group
             held.append(record)
             if len(held) >= ROWS_PER_GROUP:
                 flush()

@@ -66,8 +66,8 @@ def write(row: Row, number: int, context: Context) -> dict[str, Any]:
         "solution": write_segments(example.segments),
         "video": example.video,
     }
-    if DURATION in row.extra:
-        record["duration"] = row.extra[DURATION]
+    if row.video_seconds is not None:
+        record["duration"] = row.video_seconds
     return record | {"task": NAMES[example.task]}
 
 

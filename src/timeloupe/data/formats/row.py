@@ -24,7 +24,8 @@ CAPTIONS = "captions"
 SPLIT = "split"
 IMAGE_SIZE = "image_size_wh"
 EXTRAS = (DURATION, CLIP, CAPTIONS, SPLIT, IMAGE_SIZE)
-"""What ``Row.extra`` may hold. ``CLIP`` is the part of the video that the question is about, as (start, end);
+"""What ``Row.extra`` may hold. ``CLIP`` is the part of the video that the question is about, as (start, end), and
+``DURATION`` the length of that part, or of the whole video where there is none;
 ``IMAGE_SIZE`` says that the video is one picture, of that width and height."""
 
 ABSENT = "\0absent"
@@ -99,6 +100,11 @@ class Row:
     extra: Mapping[str, Any] = field(default_factory=dict)
     numbered: bool = False
     rest: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def video_seconds(self) -> float | None:
+        """How long the whole video is, if the row says so."""
+        return None if CLIP in self.extra else self.extra.get(DURATION)
 
 
 @dataclass(frozen=True)

@@ -92,9 +92,12 @@ def write(row: Row, number: int, context: Context) -> dict[str, Any]:
     views = [view for one in prompt for view in one.views]
     if len(views) != 1 or views[0].view == "image":
         raise refused("prompt", "with one video in it", f"{len(views)} views")
-    part = row.extra.get(CLIP)
+    part: tuple[float, float] | None = row.extra.get(CLIP)
     if part is None and is_partial(row, views[0]):
-        part = (views[0].start_seconds, views[0].end_seconds)
+        start, end = views[0].start_seconds, views[0].end_seconds
+        if start is None or end is None:
+            raise refused("prompt", "with a part of the video whose start and end are known", (start, end))
+        part = (start, end)
     record: dict[str, Any] = {
         "data_source": example.source,
         "prompt": write_placeholders(prompt),

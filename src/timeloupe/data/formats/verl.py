@@ -181,7 +181,7 @@ def write(row: Row, number: int, context: Context) -> dict[str, Any]:
         "reward_model": {"style": "rule", "ground_truth": truth},
         "extra_info": {"index": number, "split": row.extra.get(SPLIT, "train")}
         | own
-        | {"duration": row.extra.get(DURATION)},
+        | {"duration": row.video_seconds},
     }
 
 
