@@ -358,7 +358,6 @@ def plot(work: Path, seeds: Sequence[int], path: Path) -> None:
         "miou": "mIoU",
         "drop": "drop of the thought, nats a token",
     }
-    base = figures_of(work, "base", seeds[0], 0.0) or {}
     figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.9), constrained_layout=True)
     for axis, (name, title) in zip(axes, titles.items(), strict=True):
         for variant in VARIANTS:
@@ -368,13 +367,14 @@ def plot(work: Path, seeds: Sequence[int], path: Path) -> None:
                 if file.exists():
                     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
                     found = {row["step"]: row[name] for row in rows}
-                    curves.append([base.get(name) or 0.0, *(found[step] or 0.0 for step in sorted(found))])
-                    axis.plot([0, *sorted(found)], curves[-1], color=COLOURS[variant], lw=0.7, alpha=0.45)
+                    curves.append([found[step] or 0.0 for step in sorted(found)])
+                    axis.plot(sorted(found), curves[-1], color=COLOURS[variant], lw=0.7, alpha=0.45)
             if curves:
                 length = min(map(len, curves))
                 means = [sum(one[place] for one in curves) / len(curves) for place in range(length)]
-                places = [CURVE_EVERY * place for place in range(length)]
+                places = [CURVE_EVERY * (place + 1) for place in range(length)]
                 axis.plot(places, means, color=COLOURS[variant], lw=2.2, label=variant)
+        axis.set_xlim(left=0)
         axis.axvline(STEPS / 3, color="black", lw=0.8, ls=":")
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("step (dotted: the warm-up ends)", fontsize=8)
