@@ -3,7 +3,8 @@
     python benchmarks/evidence_audit.py WORK --record
 
 WORK keeps the held-out world (60 videos of 3 to 10 minutes, two grounding and two multiple-choice questions each), the
-two runs (greedy, so one each) and their audits; a stopped study goes on, and finished audits are not asked anew. About ten minutes on one core.
+two runs (greedy, so one each) and their audits; a stopped study goes on, and
+finished audits are not asked anew. About ten minutes on one core.
 """
 
 from __future__ import annotations
