@@ -195,6 +195,29 @@ def test_runs_that_cannot_be_used_are_refused_in_words(tmp_path: Path) -> None:
     assert "the questions as recorded in the episodes" in run("diff", good, good).stdout
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "words"),
+    [
+        ("card.json", "[1]", "must be a JSON object"),
+        ("card.json", '{"model": 3}', "'model' of"),
+        ("card.json", "{", "is not valid JSON"),
+        ("config.json", '{"flags": 1}', "'flags' of"),
+        ("config.json", '{"questions": "x"}', "'questions' of"),
+        ("environment.json", "{}", "'sessions' of"),
+        ("session.json", "7", "must be a JSON object"),
+    ],
+)
+def test_a_file_of_another_form_is_refused_with_its_name(
+    tmp_path: Path, file: str, text: str, words: str
+) -> None:
+    good = write(tmp_path / "good", world_file(tmp_path / "world", 4))
+    bad = write(tmp_path / "bad", tmp_path / "world")
+    (bad / file).write_text(text, encoding="utf-8")
+    for command in (["diff", good, bad], ["report", bad]):
+        error = run(*command, code=2).stderr
+        assert file in error and words in error
+
+
 class Markup(HTMLParser):
     """Collects the elements and attributes of a page."""
 

@@ -186,6 +186,7 @@ def read_recorded(path: str | Path) -> Recorded:
         )
         raise MissingError(f"no episodes in {str(path)!r}: {what}; play some with `timeloupe eval --run`")
     run = open_run(path) if (path / CONFIG).is_file() else RunFolder(path, {})
+    config = _checked(path / CONFIG, run.config)
     replies, spoken = _replies(iter(run))
     if not replies:
         raise MissingError(f"no episodes in {str(path)!r}: its {TRAJECTORIES} is empty, go on with --resume")
@@ -201,12 +202,12 @@ def read_recorded(path: str | Path) -> Recorded:
                 card,
                 "what it would say is taken from its configuration and episodes as far as they tell",
             ),
-            (CONFIG, run.config, "it was not played by `timeloupe eval`, or copied in part"),
+            (CONFIG, config, "it was not played by `timeloupe eval`, or copied in part"),
         )
         if not there
     ]
     found = Recorded(
-        str(path), "run folder", replies, card, run.config, session, tuple(environments), spoken, tuple(notes)
+        str(path), "run folder", replies, card, config, session, tuple(environments), spoken, tuple(notes)
     )
     if not found.votes:
         return found
@@ -382,11 +383,38 @@ def _total(counts: Sequence[int | None]) -> int | None:
     return None if any(count is None for count in counts) else sum(count or 0 for count in counts)
 
 
+_OBJECTS = {
+    CARD: ("benchmark", "model", "prompt", "sampling", "scorer", "environment", "cost"),
+    CONFIG: ("flags", "episode", "policy"),
+    SESSION: (),
+    ENVIRONMENT: (),
+}
+"""Keys of each file that are read further, and so must be objects."""
+
+
 def _object(path: Path) -> dict[str, Any]:
-    """A JSON object of a file; empty if there is no such file."""
-    if not path.is_file():
-        return {}
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise ConfigError(f"{str(path)!r} must hold a JSON object, got {type(found).__name__}")
-    return found
+    """A JSON object of a run's file; empty if there is no such file."""
+    return _checked(path, read_json(path)) if path.is_file() else {}
+
+
+def _checked(path: Path, found: Any) -> dict[str, Any]:
+    """The object that a run's file holds, whose parts are what they must be; another program may have written it."""
+
+    def demand(what: str, value: Any, kind: type, word: str) -> None:
+        if not isinstance(value, kind):
+            raise ConfigError(
+                f"{what} of {str(path)!r} must be {word}, got {value!r:.60}; mend the file or remove it"
+            )
+
+    demand("the whole", found, dict, "a JSON object")
+    for key in _OBJECTS[path.name]:
+        demand(repr(key), found.get(key) or {}, dict, "an object")
+    if path.name == CONFIG:
+        demand("'questions'", found.get("questions", 0), int, "a number")
+        demand("'benchmark'", found.get("benchmark", ""), str, "a name")
+    if path.name == ENVIRONMENT:
+        demand("'sessions'", found.get("sessions"), list, "a list")
+        for session in found["sessions"]:
+            demand("a session", session, dict, "an object")
+            demand("'packages'", session.get("packages", {}), dict, "an object")
+    return {key: value for key, value in found.items() if value is not None}
