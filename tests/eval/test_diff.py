@@ -169,7 +169,10 @@ def test_swapped_runs_differ_by_the_negative(pair: tuple[Recorded, Recorded]) ->
     asked = asked_rows(pair[0])
     there, back = (compare_runs(one, two, asked) for one, two in (pair, pair[::-1]))
     assert every_reason(there) == every_reason(back)
-    for figure, other in zip(there.scored[0].figures, back.scored[0].figures, strict=True):
+    others = {figure.name: figure for figure in back.scored[0].figures}
+    assert others.keys() == {figure.name for figure in there.scored[0].figures}
+    for figure in there.scored[0].figures:
+        other = others[figure.name]
         assert (figure.one, figure.two) == (other.two, other.one)
         assert figure.change is not None and other.change is not None
         if figure.change.mean is not None and other.change.mean is not None:
