@@ -185,7 +185,7 @@ def main() -> None:
             "majority: the letter that most samples give; of segments the medoid by tIoU. self: a sample weighs what "
             "the others think of its evidence. N = 4 is the mean of the votes of both halves.",
             "best of N is what choosing with the truth would give: the room that a better vote has.",
-            "The small model is sure of nearly everything it says, right or wrong, so its samples hardly differ, and no "
+            "The small model is sure of nearly all that it says, right or wrong, so its samples hardly differ and no "
             "vote can do much: see best of N.",
             "gained: against the mean of single samples, question by question. Tokens are prompt and reply, as the "
             "model counts them; the cache of frames is shared by the samples of a question.",
