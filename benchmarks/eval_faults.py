@@ -204,9 +204,7 @@ def play_calmly(name: str, work: Path) -> Path:
 
 def play_on(words: list[object], run: Path, url: str | None = None) -> dict[str, Any]:
     """Play a run from its start or from where it was stopped; return what it says."""
-    if (run / "config.json").exists():
-        words = ["eval", "--resume", run, "--json", *(("--base-url", url) if url else ())]
-    return Play(*words).said()
+    return Play(*words_to_go_on(words, run, url)).said()
 
 
 def disturb(name: str, work: Path) -> dict[str, Any]:
@@ -226,25 +224,28 @@ def with_kills(part: Part, words: list[object], run: Path, url: str | None, rest
     moments = [(draw.randrange(1, part.episodes - 8), "kill") for _ in range(part.kills)]
     if restart is not None:
         moments.append((part.episodes // 2, "restart"))
-    retried = 0
+    play: Play | None = None
+    done = killed = 0
     for wanted, what in sorted(moments):
-        if num_rows(run) >= wanted and what == "restart":
-            continue
-        here = words
-        if (run / "config.json").exists():
-            here = ["eval", "--resume", run, "--json", *(("--base-url", url) if url else ())]
-        play = Play(*here)
-        before = num_rows(run)
-        while play.process.is_alive() and num_rows(run) < max(wanted, before + 1):
+        if play is None:
+            play, done = Play(*words_to_go_on(words, run, url)), num_rows(run)
+        while play.process.is_alive() and num_rows(run) < max(wanted, done + 1):
             time.sleep(0.01)
         if what == "restart":
             restart()
-            retried += play.said()["retried"]
             continue
         time.sleep(draw.random() * 0.2)
+        killed += play.process.is_alive()
         play.kill()
-    document = play_on(words, run, url)
-    return document | {"retried": document["retried"] + retried}
+        play = None
+    return (play_on(words, run, url) if play is None else play.said()) | {"kills": killed}
+
+
+def words_to_go_on(words: list[object], run: Path, url: str | None) -> list[object]:
+    """Return the arguments that begin a run or go on with it."""
+    if not (run / "config.json").exists():
+        return words
+    return ["eval", "--resume", run, "--json", *(("--base-url", url) if url else ())]
 
 
 def compare(name: str, work: Path, document: dict[str, Any]) -> dict[str, Any]:
@@ -271,7 +272,7 @@ def compare(name: str, work: Path, document: dict[str, Any]) -> dict[str, Any]:
         "kinds": dict(sum(met.values(), Counter())), "untouched": len(quiet), "of the way": len(way),
         "noise": len(noisy), "untouched that differ": differ[0], "of the way that differ": differ[1],
         "noise that differ": differ[2], "lost to machines": len(lost), "played again": document["retried"],
-        "kills": part.kills, "score, untouched": strict_score(rows, quiet, work),
+        "kills": document.get("kills", 0), "score, untouched": strict_score(rows, quiet, work),
         "score there with nothing in the way": strict_score(calm, quiet, work),
     }  # fmt: skip
 
