@@ -118,7 +118,7 @@ def test_the_table_speaks_of_every_format() -> None:
 
 @pytest.mark.parametrize("name", HOLDS)
 def test_the_losses_of_an_episode_are_the_fields_that_the_format_does_not_hold(name: str) -> None:
-    @settings(max_examples=25)
+    @settings(max_examples=15)
     @given(episodes(TAKES.get(name, ALL_TASKS)))
     def check(trajectory: Trajectory) -> None:
         row = Row(trajectory.example, trajectory=trajectory)
@@ -142,7 +142,7 @@ def test_the_losses_of_an_episode_are_the_fields_that_the_format_does_not_hold(n
     "name", [name for name in HOLDS if name not in ("swift_sft", "openai", "trajectories", "trl")]
 )
 def test_a_question_comes_back_as_far_as_the_format_holds_it(name: str) -> None:
-    @settings(max_examples=25)
+    @settings(max_examples=15)
     @given(questions(TAKES.get(name, ALL_TASKS)))
     def check(example: Example) -> None:
         extra = {"duration_seconds": 601.0}
@@ -176,7 +176,7 @@ def test_tasks_that_a_format_lacks_are_refused_by_name(name: str, trajectory: Tr
 
 
 @pytest.mark.parametrize("name", HOLDS)
-@settings(max_examples=40)
+@settings(max_examples=12)
 @given(data=st.data())
 def test_whatever_an_episode_holds_is_held_or_named_or_refused(name: str, data: st.DataObject) -> None:
     """Texts of any kind, times of any kind: nothing changes in silence, and nothing but a refusal is raised."""
@@ -192,8 +192,11 @@ def test_whatever_an_episode_holds_is_held_or_named_or_refused(name: str, data: 
     lost = losses(row, back, "trajectories", context())
     after = facts(back)
     for field, value in said(row).items():
-        if field in after and field not in lost and value != after[field]:
-            assert field in ("example.id",) or not any(map(bool, value)), field
+        if field in lost or field not in after or value == after[field]:
+            continue
+        # A view's rate that nobody said may be a reader's own.
+        assert field == "views.fps" and len(value) == len(after[field])
+        assert all(one in (None, other) for one, other in zip(value, after[field], strict=True))
 
 
 @pytest.mark.parametrize("name", ["swift_sft", "swift_rl", "trl", "openai", "verl"])

@@ -201,7 +201,7 @@ def test_every_format_has_records_to_try() -> None:
 
 
 @pytest.mark.parametrize("name", RECORDS)
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_a_record_is_written_again_as_it_was(name: str, data: st.DataObject) -> None:
     record = data.draw(RECORDS[name])
@@ -213,14 +213,14 @@ def test_a_record_is_written_again_as_it_was(name: str, data: st.DataObject) -> 
 
 
 @pytest.mark.parametrize("name", RECORDS)
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(data=st.data())
 def test_a_record_is_told_from_all_other_formats(name: str, data: st.DataObject) -> None:
     assert recognised([data.draw(RECORDS[name])], "f").name == name
 
 
 @pytest.mark.parametrize("name", sorted(RECORDS.keys() - {"examples", "trajectories"}))
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(data=st.data())
 def test_fields_that_nobody_knows_are_put_back_and_named(name: str, data: st.DataObject) -> None:
     format = format_named(name)

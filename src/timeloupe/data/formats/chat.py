@@ -84,7 +84,7 @@ def full_chat(row: Row, context: Context, *, tools: bool) -> tuple[Said, ...]:
     chat = chat_of(row)
     if split_chat(chat)[0]:
         return chat
-    part = row.extra.get(CLIP) or (0.0, row.extra.get(DURATION))
+    part: tuple[float, float | None] = row.extra.get(CLIP) or (0.0, row.extra.get(DURATION))
     return (*prompt_of(row.example, context.protocol, *part, tools=tools), *chat)
 
 
