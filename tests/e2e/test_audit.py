@@ -131,5 +131,5 @@ def test_samples_vote_and_the_same_run_can_be_voted_on_in_other_ways(world: Path
         file.read_text(encoding="utf-8") for file in run.iterdir() if file.is_file()
     )
     dead = ["--vote", "evidence", "--scorer-base-url", "http://127.0.0.1:9/v1", "--scorer-model", "other"]
-    lost = timeloupe("eval", "--resume", run, *dead, "--timeout", "2", code=1)
+    lost = timeloupe("eval", "--resume", run, *dead, code=1)
     assert "the scorer was lost for 4 of 4 replies" in lost.stdout + lost.stderr
