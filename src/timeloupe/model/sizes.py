@@ -126,11 +126,11 @@ def model_sizes(source: str | Path) -> ModelSizes:
     if str(source) in PUBLISHED:
         values = PUBLISHED[str(source)]
     elif Path(source).is_file() or (folder / "config.json").is_file():
-        values = _read(folder / "config.json" if Path(source).is_dir() else Path(source))
+        values = _read(Path(source) if Path(source).is_file() else folder / "config.json")
     else:
         raise MissingError(
-            f"no config.json in {str(source)!r}; name a checkpoint's folder, or a published model: "
-            f"{', '.join(PUBLISHED)}"
+            f"no config.json in {str(source)!r}; name a checkpoint's folder or a published model with --model "
+            f"(train plan) or --model-config (plan): {', '.join(PUBLISHED)}"
         )
     kind = MODEL_CLASSES[values["model_type"]]
     config: Any = kind.config_class
@@ -140,7 +140,7 @@ def model_sizes(source: str | Path) -> ModelSizes:
             model: Any = kind(config)
     except Exception as error:  # the library's own checks raise whatever they like
         said = " ".join(str(error).split())[:300]
-        raise ConfigError(f"no model can be built of the configuration in {str(source)!r}: {said}") from error
+        raise ConfigError(f"no model can be built of the config.json of {str(source)!r}: {said}") from error
     model.tie_weights()
     inner, text, vision = model.base_model, config.get_text_config(), config.vision_config
     layer = inner.language_model.layers[0]
