@@ -292,8 +292,10 @@ class Session:
             reason = one.problem.message if one.problem else "no reason"
             self.console.print(f"{one.example.id}: {reason}", style="red", markup=False, soft_wrap=True)
         boards = self.scores(trajectories) if whole else []
+        card = self._card(trajectories, boards)
         voted = hold_vote(self, trajectories) if boards and self.flags["samples"] > 1 else None
-        card = self._card(trajectories, boards, voted)
+        if voted is not None:  # the card above stands also where there can be no vote
+            card = self._card(trajectories, boards, voted)
         for line in card_lines(card):
             self.console.print(line, markup=False, soft_wrap=True, style="dim")
         if as_json:
