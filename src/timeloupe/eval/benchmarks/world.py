@@ -62,12 +62,13 @@ def _durations(truth: Path) -> dict[str, float]:
     if not truth.is_file():
         return {}
     found: dict[str, float] = {}
-    for number, line in enumerate(truth.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            row = parse_json(line)
-            found[Path(row["video"]).name] = float(row["duration_seconds"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise RecordError(f"{truth}:{number} is no line of a world's truth: {error!r}") from error
+    with truth.open(encoding="utf-8") as lines:  # only a newline ends a line here
+        for number, line in enumerate(lines, 1):
+            try:
+                row = parse_json(line)
+                found[Path(row["video"]).name] = float(row["duration_seconds"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise RecordError(f"{truth}:{number} is no line of a world's truth: {error!r}") from error
     return found
 
 
