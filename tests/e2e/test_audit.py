@@ -133,3 +133,4 @@ def test_samples_vote_and_the_same_run_can_be_voted_on_in_other_ways(world: Path
     dead = ["--vote", "evidence", "--scorer-base-url", "http://127.0.0.1:9/v1", "--scorer-model", "other"]
     lost = timeloupe("eval", "--resume", run, *dead, code=1)
     assert "the scorer was lost for 4 of 4 replies" in lost.stdout + lost.stderr
+    assert document("eval", "--resume", run, "--vote", "majority")["voting"]["score"] == voting["score"]

@@ -199,6 +199,8 @@ def _resumed(flags: dict[str, Any], given: set[str]) -> dict[str, Any]:
     )
     kept = {key: flags[key] if key in given else session.get(key, flags[key]) for key in MACHINE_FLAGS}
     merged = flags | stored | kept | {"run": folder}
+    if "vote" in given and flags["vote"] != "evidence":  # the scorer of an earlier vote is none of this one
+        merged |= {key: flags[key] for key in ("scorer_base_url", "scorer_model")}
     for key in ("data", "videos", "run", "script", "system_prompt", "cache_dir"):
         merged[key] = None if merged.get(key) is None else Path(merged[key])
     return merged
