@@ -210,6 +210,7 @@ def measure(work: Path, episodes: int, rounds: int, memory: int) -> dict[str, An
             process.start()
             process.join()
             found["profile"] = json.loads(out.read_text(encoding="utf-8"))
+            found["profile_episodes"] = episodes
             keep()
         if memory and "memory" not in found:
             found["memory"] = watch_memory(work, url, memory)
@@ -266,9 +267,12 @@ def write(found: dict[str, Any]) -> None:
     notes = [
         "A server that answers at once, frames of 32 x 32: the runner's own cost. Medians of "
         f"{len(next(iter(found['runs'].values())))} rounds; episodes a second are wall time on a machine that others "
-        "used, CPU is of the program and its decoders without imports (the server's is not in it).",
-        f"One episode after another, frames in the cache: {shares}.",
+        f"used (load {os.getloadavg()[2]:.0f} on {os.cpu_count()} cores), so they say little; CPU is of the program and its decoders without imports (the server's is not in it).",
+        f"{found['profile_episodes']} episodes one after another, frames in the cache: {shares}. The decoder's part is "
+        "its start and the indexing of six files, once for all episodes.",
     ]
+    if "memory" not in found:
+        notes.append("Memory over a long run is not measured yet (`--memory 10000`).")
     plots = []
     if "memory" in found:
         memory = found["memory"]
