@@ -222,3 +222,26 @@ def test_a_still_in_a_prompt_is_named_by_its_time(name: str) -> None:
         not {"prompt", "views.video", "views.view", "views.at_seconds"}
         & losses(row, back, "x", context()).keys()
     )
+
+
+@pytest.mark.parametrize(("name", "held"), [("trl", True), ("openai", False), ("swift_sft", True)])
+def test_two_crops_in_one_message_stay_two_or_are_said_not_to(name: str, held: bool) -> None:
+    crops = tuple(
+        FrameRef(
+            video="v.mp4", view="crop", start_seconds=start, end_seconds=start + 2, at_seconds=(start, start + 1),
+            size_wh=(8, 8),
+        )
+        for start in (2.0, 6.0)
+    )  # fmt: skip
+    shown = Message(role="user", parts=(*crops, Text(text="\nThere.")))
+    first = Turn(generation=Generation(text="<think>Closer.</think>"), observation=shown)
+    last = Turn(generation=Generation(text="<think>A cup.</think><answer>a cup</answer>"))
+    asked = Message(role="user", parts=(Text(text="What is it?"),))
+    trajectory = Trajectory(
+        example=Example(id="a", video="v.mp4", question="What is it?"), policy="p", protocol="videotemp",
+        prompt=(asked,), turns=(first, last), stop=StopReason.ANSWERED,
+    )  # fmt: skip
+    row = Row(trajectory.example, trajectory=trajectory)
+    _, back = there_and_back(name, row)
+    told = {"views.video", "turns.observation"} & losses(row, back, "x", context()).keys()
+    assert told == (set() if held else {"views.video", "turns.observation"})

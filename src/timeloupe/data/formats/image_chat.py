@@ -13,18 +13,25 @@ Piece = tuple[str, str]
 """``text`` or ``image``, and the text, or the picture's name."""
 
 
-def to_pieces(one: Said, context: Context) -> list[Piece]:
+def to_pieces(one: Said, context: Context, *, apart: bool) -> list[Piece]:
     """Return a message as texts and pictures; frames that the row does not name are told by the video.
+
+    Args:
+        one: The message.
+        context: Tells the frames.
+        apart: Put an empty text between two views that follow each other, so that they come back as two.
 
     Raises:
         RecordError: The video is needed and cannot be read.
     """
     found: list[Piece] = []
-    for part in one.parts:
+    for part, before in zip(one.parts, (None, *one.parts), strict=False):
         if isinstance(part, str):
             found.append(("text", part))
-        else:
-            found += _pictures(part, context)
+            continue
+        if apart and isinstance(before, View):
+            found.append(("text", ""))
+        found += _pictures(part, context)
     return found
 
 

@@ -52,7 +52,7 @@ def write(row: Row, number: int, context: Context) -> dict[str, Any]:
     """
     messages: list[dict[str, Any]] = []
     for one in until_last_reply(full_chat(row, context, tools=True)):
-        pieces = to_pieces(one, context)
+        pieces = to_pieces(one, context, apart=False)
         if all(kind == "text" for kind, _ in pieces):
             messages.append({"role": one.role, "content": "".join(text for _, text in pieces)})
         else:

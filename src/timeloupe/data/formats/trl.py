@@ -90,7 +90,7 @@ def write(row: Row, number: int, context: Context) -> dict[str, Any]:
     messages: list[dict[str, Any]] = []
     images: list[str] = []
     for one in until_last_reply(chat) if replied else chat:
-        pieces = to_pieces(one, context)
+        pieces = to_pieces(one, context, apart=True)
         images += [text for kind, text in pieces if kind == "image"]
         content = [IMAGE if kind == "image" else {"type": "text", "text": text} for kind, text in pieces]
         messages.append({"role": one.role, "content": content})
