@@ -50,3 +50,10 @@ def test_schedule_warms_up_and_ends_near_zero() -> None:
     assert max(factors) == 1
     assert factors[-1] < 0.05
     assert all(0 < factor <= 1 for factor in factors)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_muon_takes_a_model_of_matrices_alone_as_adapters_are(bias: bool) -> None:
+    model = nn.Linear(4, 4, bias=bias)
+    held = [p for o in build_optimizers(model, "muon", 0.1) for g in o.param_groups for p in g["params"]]
+    assert {id(one) for one in held} == {id(one) for one in model.parameters()}

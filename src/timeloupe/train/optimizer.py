@@ -75,10 +75,12 @@ def build_optimizers(
         raise boundary("optimizer", name, ("adamw", "muon"))
     blocks = [parameter for key, parameter in named if parameter.ndim == 2 and "embed" not in key]
     rest = [parameter for key, parameter in named if not (parameter.ndim == 2 and "embed" not in key)]
-    return [
-        Muon(blocks, lr=lr),
-        torch.optim.AdamW(rest, lr=0.15 * lr, weight_decay=weight_decay, betas=(0.9, 0.98)),
-    ]
+    found: list[torch.optim.Optimizer] = []
+    if blocks:
+        found.append(Muon(blocks, lr=lr))
+    if rest:  # adapters have matrices alone
+        found.append(torch.optim.AdamW(rest, lr=0.15 * lr, weight_decay=weight_decay, betas=(0.9, 0.98)))
+    return found
 
 
 def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], factor: float) -> None:
