@@ -323,8 +323,8 @@ def main() -> None:
 TITLES = {
     "quick": "server that answers at once, faults and a restart",
     "model": "embedded model behind HTTP, faults and a restart",
-    "kills": "server that answers at once, faults, a restart, ten kills",
-    "local": "embedded model in this process, ten kills",
+    "kills": "server that answers at once, faults, a restart, kills at ten random moments",
+    "local": "embedded model in this process, kills at ten random moments",
 }
 
 
