@@ -19,7 +19,7 @@ def to_pieces(one: Said, context: Context, *, apart: bool) -> list[Piece]:
     Args:
         one: The message.
         context: Tells the frames.
-        apart: Put an empty text between two views that follow each other, so that they come back as two.
+        apart: Put an empty text between two clips that follow each other, so that they come back as two.
 
     Raises:
         RecordError: The video is needed and cannot be read.
@@ -29,7 +29,7 @@ def to_pieces(one: Said, context: Context, *, apart: bool) -> list[Piece]:
         if isinstance(part, str):
             found.append(("text", part))
             continue
-        if apart and isinstance(before, View):
+        if apart and isinstance(before, View) and "image" not in (part.view, before.view):
             found.append(("text", ""))
         found += _pictures(part, context)
     return found
