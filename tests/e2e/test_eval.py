@@ -142,7 +142,8 @@ def test_a_served_model_plays_in_threads_and_a_dead_server_costs_no_episode(
     assert "6 of 6 episodes were lost" in dead.stderr and "no score" in dead.stderr
     with serving() as server:
         server.behave()
-        again = run("--resume", tmp_path / "dead", "--base-url", server.url, "--json")
+        # The first request loads the model, which may take longer than the dead server was given.
+        again = run("--resume", tmp_path / "dead", "--base-url", server.url, "--timeout", "120", "--json")
     assert json.loads(again.stdout)["lost"] == 0
     assert {key: one[2] for key, one in episodes(tmp_path / "dead").items()} == {
         key: one[2] for key, one in episodes(folder).items()

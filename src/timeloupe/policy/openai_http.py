@@ -14,8 +14,8 @@ import os
 import re
 import ssl
 import threading
-from collections.abc import Callable, Coroutine, Mapping
-from concurrent.futures import Future
+import weakref
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from typing import Any, TypeVar
@@ -112,42 +112,74 @@ def make_client(
     return client
 
 
-def run_apart(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
-    """Return what a coroutine returns, run on an event loop in a thread of its own.
+class RequestLoop:
+    """An event loop in a thread of its own, with one client for all requests that run on it.
 
-    Also where the caller's thread has a loop already, as in a notebook. If the caller is interrupted the coroutine is
-    cancelled; the interrupt goes on when it is closed, at the latest after ``GIVE_UP_SECONDS``.
+    Also for callers whose own thread has a loop, as in a notebook, and for many threads at once: they share the loop
+    and the open connections of the client. Both begin with the first request, and end when this object does.
+
+    Args:
+        make: Makes the client.
     """
-    done: Future[Result] = Future()
-    started = threading.Event()
-    running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
 
-    async def watched() -> Result:
-        task = asyncio.current_task()
-        assert task is not None
-        running.append((asyncio.get_running_loop(), task))
-        started.set()
-        return await work()
+    def __init__(self, make: Callable[[], openai.AsyncOpenAI]) -> None:
+        self._make = make
+        self._begin = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._clients: list[openai.AsyncOpenAI] = []
 
-    def run() -> None:
+    def run(self, work: Callable[[openai.AsyncOpenAI], Coroutine[Any, Any, Result]]) -> Result:
+        """Return what a coroutine returns; ``work`` makes it of the client.
+
+        If the caller is interrupted the coroutine is cancelled; the interrupt goes on when it is closed, at the latest
+        after ``GIVE_UP_SECONDS``.
+        """
+        ended = threading.Event()
+
+        async def watched() -> Result:
+            try:
+                if not self._clients:
+                    self._clients.append(self._make())
+                return await work(self._clients[0])
+            finally:
+                ended.set()
+
+        done = asyncio.run_coroutine_threadsafe(watched(), self._started())
         try:
-            done.set_result(asyncio.run(watched()))
-        except BaseException as error:
-            done.set_exception(error)
-        finally:
-            started.set()
+            return done.result()
+        except BaseException:
+            if not done.done():
+                done.cancel()
+                ended.wait(GIVE_UP_SECONDS)
+            raise
 
-    thread = threading.Thread(target=run, name="timeloupe-openai", daemon=True)
-    thread.start()
+    def _started(self) -> asyncio.AbstractEventLoop:
+        with self._begin:
+            if self._loop is None:
+                loop = self._loop = asyncio.new_event_loop()
+                # A daemon: an interrupted program must not wait for a server that never answers.
+                threading.Thread(target=_serve, args=(loop,), name="timeloupe-openai", daemon=True).start()
+                # Not at the program's exit: the thread is gone by then, and nobody could close anything.
+                weakref.finalize(self, _end, loop, self._clients).atexit = False
+            return self._loop
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
     try:
-        return done.result()
-    except BaseException:
-        if not done.done() and started.wait(GIVE_UP_SECONDS) and running:
-            loop, task = running[0]
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(task.cancel)
-            thread.join(GIVE_UP_SECONDS)
-        raise
+        loop.run_forever()
+    finally:
+        loop.close()
+
+
+def _end(loop: asyncio.AbstractEventLoop, clients: Sequence[openai.AsyncOpenAI]) -> None:
+    async def close() -> None:
+        for client in clients:
+            await client.close()
+        await loop.shutdown_default_executor()
+        loop.stop()
+
+    asyncio.run_coroutine_threadsafe(close(), loop)
 
 
 def split_url(base_url: str) -> tuple[str, dict[str, str], list[str]]:

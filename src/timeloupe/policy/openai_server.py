@@ -19,7 +19,7 @@ from timeloupe.errors import ConfigError, boundary
 from timeloupe.policy.base import GenerationRequest
 from timeloupe.policy.openai_errors import Scrubber, explain, parse_json, said_by_server
 from timeloupe.policy.openai_facts import server_facts
-from timeloupe.policy.openai_http import make_client, run_apart, split_url
+from timeloupe.policy.openai_http import RequestLoop, make_client, split_url
 from timeloupe.policy.openai_reply import BadReply, read_reply
 from timeloupe.policy.openai_wire import (
     DEFAULT_REQUEST_BYTES,
@@ -107,6 +107,8 @@ class OpenAIPolicy:
         self._scrub = Scrubber([key, *secrets])
         self._reach = {"url": self.url, "api_key": key, "headers": headers, "max_retries": max_retries,
                        "timeout_seconds": timeout_seconds}  # fmt: skip
+        reach = self._reach
+        self._requests = RequestLoop(lambda: make_client(**reach))
         self._extra = dict(extra_body or {})
         self._model = model
         self._given_name = name
@@ -133,7 +135,7 @@ class OpenAIPolicy:
 
     def server_facts(self) -> dict[str, Any]:
         """Return what the server says of itself: ``name``, ``version``, ``model``; ``None`` for what it does not."""
-        return run_apart(lambda: server_facts(self._reach, self._model, self._scrub))
+        return self._requests.run(lambda _: server_facts(self._reach, self._model, self._scrub))
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
         """Return one generation per request, in order; a machine's fault is ``finish="error"``.
@@ -147,19 +149,20 @@ class OpenAIPolicy:
             check_request(request)
         if not requests:
             return []
-        return run_apart(lambda: self._ask_all(requests))
+        return self._requests.run(lambda client: self._ask_all(client, requests))
 
-    async def _ask_all(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
-        async with make_client(**self._reach) as client:
-            try:
-                async with asyncio.timeout(_left(requests)):
-                    error = await self._find_model(client)
-            except TimeoutError:
-                error = f"{self.url} did not list its models in time"
-            if error is not None:
-                return [Generation(text="", finish="error", error=error) for _ in requests]
-            room = asyncio.Semaphore(self.concurrency)
-            return await asyncio.gather(*(self._ask(client, request, room) for request in requests))
+    async def _ask_all(
+        self, client: openai.AsyncOpenAI, requests: Sequence[GenerationRequest]
+    ) -> list[Generation]:
+        try:
+            async with asyncio.timeout(_left(requests)):
+                error = await self._find_model(client)
+        except TimeoutError:
+            error = f"{self.url} did not list its models in time"
+        if error is not None:
+            return [Generation(text="", finish="error", error=error) for _ in requests]
+        room = asyncio.Semaphore(self.concurrency)
+        return await asyncio.gather(*(self._ask(client, request, room) for request in requests))
 
     async def _find_model(self, client: openai.AsyncOpenAI) -> str | None:
         """Set the model if none was named; return why it cannot be found out, or ``None``."""
