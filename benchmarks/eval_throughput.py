@@ -25,6 +25,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -89,21 +90,28 @@ PLACES = (
 """Where a sample belongs: the first of these names on the stack, from the inside."""
 
 
-def place_of(frame: FrameType | None) -> str | None:
-    """Return the place of a stack; ``None`` while no episode is played."""
-    names: list[str] = []
-    playing = False
-    while frame is not None:
-        names.append(frame.f_code.co_filename)
-        playing |= frame.f_code.co_name in ("run_episodes", "run_apart", "watched")
-        frame = frame.f_back
-    if not playing:
+def place_of(frame: FrameType | None, loop: FrameType | None) -> str | None:
+    """Return the place of the player's stack, or of the request loop's while it waits for that.
+
+    ``None`` while no episode is played.
+    """
+    stack = list(walk(frame))
+    if not any(one.f_code.co_name == "run_episodes" for one in stack):
         return None
-    for name in names:
+    if loop is not None and any("openai_http.py" in one.f_code.co_filename for one in stack):
+        stack = list(walk(loop))
+    for name in (one.f_code.co_filename for one in stack):
         for place, parts in PLACES:
             if any(part in name for part in parts):
                 return place
     return "other"
+
+
+def walk(frame: FrameType | None) -> Iterator[FrameType]:
+    """Yield the frames of a stack, the innermost first."""
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
 
 
 def profile(words: list[str], out: Path) -> None:
@@ -122,9 +130,8 @@ def profile(words: list[str], out: Path) -> None:
                 frame for ident, frame in frames.items() if (names.get(ident) or "").startswith("asyncio")
             ]
             busy = [place for place in map(place_of_any, encoding) if place == "pictures and request body"]
-            place = (
-                busy[0] if busy else place_of((asking or [frames.get(threading.main_thread().ident or 0)])[0])
-            )
+            player = frames.get(threading.main_thread().ident or 0)
+            place = busy[0] if busy else place_of(player, asking[0] if asking else None)
             if place is not None:
                 found[place] += 1
 
@@ -139,11 +146,8 @@ def profile(words: list[str], out: Path) -> None:
 
 def place_of_any(frame: FrameType | None) -> str | None:
     """Return the place of a helper's stack: it is encoding pictures or idle."""
-    while frame is not None:
-        if "openai_wire.py" in frame.f_code.co_filename:
-            return "pictures and request body"
-        frame = frame.f_back
-    return None
+    encodes = any("openai_wire.py" in one.f_code.co_filename for one in walk(frame))
+    return "pictures and request body" if encodes else None
 
 
 def watch_memory(work: Path, url: str, episodes: int) -> dict[str, Any]:
