@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,7 @@ from timeloupe.video.index import FrameIndex
 from timeloupe.video.wire import LENGTHS, MAX_HEADER_BYTES, index_from, index_message, pack
 
 _MAX_IDLE = max(2, min(os.cpu_count() or 2, 16))
-_PATIENCE_SECONDS = 1.0  # where each processor has a worker, to wait for one costs less than to start another
+_PATIENCE_SECONDS = 2.0  # where each processor has a worker, one more is started only if none gets done for so long
 _START_SECONDS = 30.0  # starting Python says nothing about a file, so a busy machine gets at least this long
 _REMEMBERED_FILES = 4
 _PIPE_BYTES = 2**20
@@ -165,11 +166,17 @@ class _Pool:
         self._lock = threading.Condition()
         self._idle: list[_Worker] = []
         self._all: set[_Worker] = set()
+        self._moved_at = 0.0
 
     def take(self, path: str) -> _Worker:
         """Return a worker for one read: one that has the file open, else the one used last, else a new one."""
         with self._lock:
-            self._lock.wait_for(lambda: self._idle or len(self._all) < _MAX_IDLE, _PATIENCE_SECONDS)
+            while not self._idle and len(self._all) >= _MAX_IDLE:
+                # Counted from the last answer of any worker: sixty-four who wait would else start sixty-four at once.
+                left = self._moved_at + _PATIENCE_SECONDS - time.monotonic()
+                if left <= 0:
+                    break
+                self._lock.wait(left)
             _undead[:] = [process for process in _undead if process.poll() is None]
             dead = [worker for worker in self._idle if not worker.alive()]
             self._idle = [worker for worker in self._idle if worker not in dead]
@@ -182,6 +189,7 @@ class _Pool:
             else:
                 worker = _Worker()
                 self._all.add(worker)
+                self._moved_at = time.monotonic()
         for one in dead:
             one.kill()
         worker.files = [path, *(file for file in worker.files if file != path)][:_REMEMBERED_FILES]
@@ -191,6 +199,7 @@ class _Pool:
         """Take a worker back that has answered in full."""
         with self._lock:
             self._idle.append(worker)
+            self._moved_at = time.monotonic()
             self._lock.notify()
             surplus = self._idle.pop(0) if len(self._idle) > _MAX_IDLE else None
         if surplus is not None:
