@@ -223,8 +223,8 @@ CLAIMS = (
 def verdicts(work: Path, seeds: list[int]) -> list[str]:
     """Return a sentence per claim, under greedy decoding.
 
-    It holds if every seed says so and the mean gain is more than one question is worth (of 40 with a letter, of 80
-    with a look); it does not if every seed denies it by as much.
+    It holds if every seed says so and the mean gain is more than one question is worth (40 ask for a moment, 40 for a
+    letter, all 80 may look); it does not if every seed denies it by as much.
     """
     sentences = []
     for base, words, figure, better, worse in CLAIMS:
@@ -232,7 +232,7 @@ def verdicts(work: Path, seeds: list[int]) -> list[str]:
         if len(ones) == len(others) == len(seeds):
             gains = [one[figure] - other[figure] for one, other in zip(ones, others, strict=True)]
             said = "cannot be told at this size: the seeds disagree"
-            mean, question = sum(gains) / len(gains), 1 / 40 if figure == "accuracy" else 1 / 80
+            mean, question = sum(gains) / len(gains), 1 / 80 if figure == "looks" else 1 / 40
             if min(gains) > 0 and mean > question:
                 said = "yes, in every seed"
             elif max(gains) <= 0 and mean < -question:
