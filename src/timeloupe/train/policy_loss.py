@@ -14,7 +14,10 @@ import torch
 from timeloupe.errors import boundary
 
 Importance = Literal["token", "sequence"]
-"""What the ratio to the sampling policy is of: each token (GRPO) or all learnt tokens of a roll-out, of every turn, length-normalised (GSPO)."""
+"""What the ratio to the sampling policy is of.
+
+Each token (GRPO), or all learnt tokens of a roll-out, of every turn, length-normalised (GSPO).
+"""
 
 Aggregate = Literal["token_mean", "sequence_mean", "sequence_sum"]
 """How token losses become one number.
@@ -108,7 +111,8 @@ def policy_loss(
     For a sampled roll-out with ratio r = exp(log pi - log pi_old), a token's loss is
     ``max(-A r, -A clip(r, 1 - clip_low, 1 + clip_high))`` (PPO, Schulman et al. 2017; GRPO, Shao et al. 2024). With
     ``sequence`` importance r is exp of the mean log ratio over the roll-out's learnt tokens (GSPO, Zheng et al. 2025),
-    and its gradient reaches all of them. For an off-policy roll-out it is ``-A log pi`` (TaRO's AW-BC: A >= 0 is a weight).
+    and its gradient reaches all of them. For an off-policy roll-out it is ``-A log pi`` (TaRO's AW-BC: A >= 0 is a
+    weight).
 
     Args:
         log_probs_BT: Of the taken tokens under the policy, with gradient.
