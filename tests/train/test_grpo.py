@@ -136,7 +136,7 @@ def test_one_batch_of_eight_equals_eight_of_one(
     loss = {"importance": importance, "aggregate": aggregate}
     whole, weights = after_update(world, samples, micro_batch=8, loss=loss)
     parts, others = after_update(world, samples, micro_batch=1, loss=loss)
-    assert whole["norm"] > 0
+    assert whole["norm"] > 0 and "kl" not in whole  # there is no reference: nothing was measured
     assert whole == {name: pytest.approx(value, rel=1e-3, abs=1e-5) for name, value in parts.items()}
     assert (weights - others).abs().max() < 1e-5
 
@@ -202,6 +202,23 @@ def test_tasks_that_the_reward_does_not_know_are_refused(world: Path, tmp_path: 
         train_grpo(
             recipe(world, data={"examples": [str(world / "examples.jsonl")], "tasks": ["open"]}), tmp_path
         )
+
+
+def test_videos_that_are_not_there_are_counted_before_anything_is_trained(
+    world: Path, tmp_path: Path
+) -> None:
+    rows = [json.loads(line) for line in (world / "examples.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["video"] = str(world / row["video"])
+    gone = [row | {"id": row["id"] + "-gone", "video": f"{row['id']}.mp4"} for row in rows[:1]]
+    path = tmp_path / "half.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows + gone), encoding="utf-8")
+    with pytest.raises(
+        MissingError, match=rf"^1 of 3 videos are not there, such as '.*\.mp4'.*{path}"
+    ) as said:
+        train_grpo(recipe(world, data={"examples": [str(path)]}), tmp_path / "run")
+    assert f"data check {path} --videos {tmp_path}" in str(said.value)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_recipe_that_was_refused_may_be_mended_in_the_same_folder(world: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from timeloupe.cli.train import step_line
 from timeloupe.train.grpo_log import StepLog, phase_seconds, step_figures
 from timeloupe.trajectory import (
     Example,
@@ -47,6 +48,21 @@ def test_reply_lengths_count_every_reply_and_no_fault_of_the_machine() -> None:
     assert figures["generated_tokens"] == 30 and figures["learnt_tokens"] == 16
     assert figures["reply_tokens"] == pytest.approx(6.0) and figures["reply_tokens_max"] == 10
     assert figures["tokens"] == 8 and figures["entropy"] == 1.5
+
+
+def test_an_episode_that_a_machine_ended_is_in_no_mean() -> None:
+    broken = trajectory(3, reward=None).model_copy(update={"turns": (), "stop": StopReason.INFRASTRUCTURE})
+    figures = step_figures([trajectory(3, 5), broken, trajectory(2, 2)], [8, 4], [])
+    assert (figures["turns"], figures["scored"], figures["rollouts"]) == (2.0, 2, 3)
+    assert figures["stop/infrastructure"] == pytest.approx(1 / 3)
+    assert not {"looks", "turns", "crops"} & step_figures([broken], [], []).keys()
+
+
+@pytest.mark.parametrize(
+    ("scored", "said"), [(8, "    3/9  reward 0.500"), (5, "    3/9  scored 5/8  reward 0.500")]
+)
+def test_the_console_says_how_many_were_scored_where_not_all_were(scored: int, said: str) -> None:
+    assert step_line({"step": 3, "reward": 0.5, "scored": scored, "rollouts": 8}, 9) == said
 
 
 def test_constructed_replies_are_not_what_the_policy_generated() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -93,11 +93,18 @@ def grpo(
     console = _console()
 
     def show(row: dict[str, Any]) -> None:
-        figures = "  ".join(f"{key} {row[key]:.3f}" for key in SHOWN if key in row)
-        console.print(f"{row['step']:>5}/{resolved.steps}  {figures}", highlight=False)
+        console.print(step_line(row, resolved.steps), highlight=False)
 
     with _says_how_to_go_on(console, "grpo", recipe, folder, threads, set_):
         typer.echo(str(train_grpo(resolved, folder, resume=resume, on_log=show, make_policy=make_policy)))
+
+
+def step_line(row: Mapping[str, Any], steps: int) -> str:
+    """Return one step for people; how many roll-outs have a reward is said where not all have."""
+    figures = [f"{key} {row[key]:.3f}" for key in SHOWN if key in row]
+    if row["scored"] < row["rollouts"]:
+        figures.insert(0, f"scored {row['scored']}/{row['rollouts']}")
+    return f"{row['step']:>5}/{steps}  " + "  ".join(figures)
 
 
 def plan(

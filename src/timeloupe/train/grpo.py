@@ -10,7 +10,7 @@ Sources: GRPO, DeepSeekMath (arXiv 2402.03300); GSPO (arXiv 2507.18071); the mul
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 
 from timeloupe.environment.rollout import derive_seed, play
 from timeloupe.environment.settings import EpisodeSettings, make_settings
-from timeloupe.errors import ConfigError, TimeloupeError, boundary
+from timeloupe.errors import ConfigError, MissingError, TimeloupeError, boundary
 from timeloupe.model.load import LoadedModel
 from timeloupe.prompt.protocol import PROTOCOLS, Protocol
 from timeloupe.reward.base import Context
@@ -71,6 +71,7 @@ def train_grpo(
     Raises:
         ConfigError: Another process writes ``folder``, or it holds another recipe's run, or any run and ``resume`` is
             false; the data has no row that the reward can score.
+        MissingError: Videos of the examples are not there.
         TimeloupeError: No roll-out of two steps in a row has a reward; a gradient is no number.
     """
     folder = Path(folder)
@@ -249,7 +250,10 @@ def _examples(recipe: GrpoRecipe, reward: Reward, folder: Path) -> list[Example]
     paths = [Path(path) for path in data.examples]
     if data.world is not None:
         paths = [_world(data.world, data.tasks, folder) / "examples.jsonl"]
-    found = [example for path in paths for example in read_examples(path) if example.task in data.tasks]
+    by_path = {
+        path: [example for example in read_examples(path) if example.task in data.tasks] for path in paths
+    }
+    found = [example for path in paths for example in by_path[path]]
     kept = [example for example in found if example.task in reward.composite.tasks]
     if not kept:
         raise ConfigError(
@@ -260,7 +264,24 @@ def _examples(recipe: GrpoRecipe, reward: Reward, folder: Path) -> list[Example]
     if len(set(ids)) < len(ids):
         twice = next(id for id in ids if ids.count(id) > 1)
         raise ConfigError(f"two examples have the id {twice!r}: the roll-outs of one id are one group")
+    for path, rows in by_path.items():
+        _refuse_missing(path, {row.video for row in rows if row.task in reward.composite.tasks})
     return kept
+
+
+def _refuse_missing(path: Path, videos: Collection[str]) -> None:
+    """Do nothing if all these videos of a file of examples are there.
+
+    Raises:
+        MissingError: Some are not: their roll-outs would have no reward, and a run would learn from the rest unasked.
+    """
+    gone = sorted(video for video in videos if not Path(video).exists())
+    if gone:
+        check = f"timeloupe data check {path} --videos {path.parent}"
+        raise MissingError(
+            f"{len(gone)} of {len(videos)} videos are not there, such as {', '.join(map(repr, gone[:3]))}; mend the "
+            f"paths in {path}, or leave these rows out (`{check}` lists them)"
+        )
 
 
 def _world(world: WorldData, tasks: Sequence[Task], folder: Path) -> Path:

@@ -29,7 +29,8 @@ def step_figures(
 
     Returns:
         ``reward`` and ``reward/PART`` (means over scored roll-outs), ``scored`` of ``rollouts``, ``looks`` (share of
-        episodes with a crop), ``turns`` and ``crops`` per episode, ``crop_iou`` and ``answer_iou`` (union of the last
+        episodes with a crop), ``turns`` and ``crops`` per episode (these three without episodes that a machine's fault
+        ended, and missing where it ended all), ``crop_iou`` and ``answer_iou`` (union of the last
         crops, of the answered segments, with the truth; only rows that have one), ``right`` (share of right option
         letters), ``stop/REASON`` shares, ``reply_tokens`` (mean of a reply) and ``reply_tokens_max``,
         ``generated_tokens`` (what the policy began itself; ``constructed_tokens``, if there are any, of the other
@@ -46,9 +47,11 @@ def step_figures(
                 parts.setdefault(name, []).append(value)
     for name, values in sorted(parts.items()):
         figures["reward" if name == "reward" else f"reward/{name}"] = _mean(values)
-    figures["looks"] = sum(bool(one.crops) for one in trajectories) / count
-    figures["turns"] = sum(len(one.turns) for one in trajectories) / count
-    figures["crops"] = sum(len(one.crops) for one in trajectories) / count
+    ended = [one for one in trajectories if one.stop is not StopReason.INFRASTRUCTURE]
+    if ended:
+        figures["looks"] = _mean([bool(one.crops) for one in ended])
+        figures["turns"] = _mean([len(one.turns) for one in ended])
+        figures["crops"] = _mean([len(one.crops) for one in ended])
     figures |= _quality(trajectories)
     stops = Counter(one.stop for one in trajectories)
     figures |= {f"stop/{reason.value}": stops[reason] / count for reason in StopReason if stops[reason]}

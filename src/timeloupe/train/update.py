@@ -91,8 +91,10 @@ def update(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     figures = dict(zip(names, parallel.sum(sums), strict=True)) | {"norm": norm}
-    # Roll-outs that the policy did not sample have no ratio: without any other there is nothing to tell.
-    return {name: value for name, value in figures.items() if num_own or name not in _OF_RATIOS}
+    # Roll-outs that the policy did not sample have no ratio: without any other there is nothing to tell. Nor was a KL
+    # measured without a reference: a 0 would say that the policy stayed where it was.
+    unmeasured = {*(() if num_own else _OF_RATIOS), *(() if reference is not None else ("kl",))}
+    return {name: value for name, value in figures.items() if name not in unmeasured}
 
 
 def _keep_step(loaded: LoadedModel, reference: Reference | None) -> None:
