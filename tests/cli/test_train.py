@@ -1,9 +1,12 @@
 """``timeloupe train sft``: wrong recipes and flags, and the command that goes on with a stopped run."""
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from timeloupe.cli import train
 from timeloupe.cli.main import main
 
 RECIPE = """
@@ -62,8 +65,41 @@ def test_an_interrupted_run_says_how_to_go_on_with_the_same_recipe(
 
     monkeypatch.setattr(sft, "train_sft", interrupted)
     monkeypatch.chdir(tmp_path)
+    assert main(["train", "sft", str(recipe), "--out", "."]) == 130
+    said = capsys.readouterr().err
+    assert f"begin again with: timeloupe train sft {recipe} --out . " in said and "--resume" not in said
+    (tmp_path / "recipe.json").write_text("{}", encoding="utf-8")  # the run has begun
     words = ["train", "sft", str(recipe), "--out", ".", "--set", "stages.0.stop_when={ colour = 0.9 }"]
     assert main(words) == 130
     said = capsys.readouterr().err
     assert f"timeloupe train sft {recipe} --out . " in said
     assert "--resume --set 'stages.0.stop_when={ colour = 0.9 }'" in said
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_making_of_a_world_is_shown(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    monkeypatch.setattr(train, "VIDEOS_EVERY_SECONDS", 0.0)
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=terminal, width=80)
+    with train.tells_of_videos(console) as tell:
+        for done in range(4):
+            tell(done, 3)
+    assert "making the world" in shown.getvalue()
+    assert ("100%" in shown.getvalue()) if terminal else ("3 of 3 videos" in shown.getvalue())
+
+
+def test_a_full_disk_is_one_line_with_the_command_that_goes_on(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from timeloupe.train import sft
+
+    def full(*arguments: object, **options: object) -> Path:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "recipe.json").write_text("{}", encoding="utf-8")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sft, "train_sft", full)
+    assert main(["train", "sft", str(recipe), "--out", str(tmp_path / "run")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("timeloupe: ") and "No space left" in line
+    assert f"go on with: timeloupe train sft {recipe}" in line and "--resume" in line

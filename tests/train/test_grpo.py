@@ -287,6 +287,20 @@ def test_a_shared_world_of_other_settings_is_left_as_it_is(world: Path, tmp_path
     assert before == {path: path.read_bytes() for path in (world / "videos").iterdir()}
 
 
+def test_a_world_is_told_of_while_it_is_made(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+
+    def stop(done: int, total: int) -> None:
+        told.append((done, total))
+        if done == total:
+            raise KeyboardInterrupt
+
+    data = {"world": {"seed": 6, "num_videos": 2, "min_seconds": 40, "max_seconds": 41}}
+    with pytest.raises(KeyboardInterrupt):
+        train_grpo(recipe(tmp_path, data=data), tmp_path / "run", on_video=stop)
+    assert told == [(0, 2), (1, 2), (2, 2)] and not (tmp_path / "run" / "recipe.json").exists()
+
+
 def test_a_run_that_cannot_be_scored_ends(world: Path, tmp_path: Path) -> None:
     reward = tmp_path / "judged.toml"
     reward.write_text(

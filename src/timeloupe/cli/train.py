@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from timeloupe.errors import ConfigError, MissingError
+from timeloupe.errors import ConfigError, MissingError, TimeloupeError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -95,8 +96,14 @@ def grpo(
     def show(row: dict[str, Any]) -> None:
         console.print(step_line(row, resolved.steps), highlight=False)
 
-    with _says_how_to_go_on(console, "grpo", recipe, folder, threads, set_):
-        typer.echo(str(train_grpo(resolved, folder, resume=resume, on_log=show, make_policy=make_policy)))
+    with (
+        _says_how_to_go_on(console, "grpo", recipe, folder, threads, set_),
+        tells_of_videos(console) as on_video,
+    ):
+        made = train_grpo(
+            resolved, folder, resume=resume, on_log=show, on_video=on_video, make_policy=make_policy
+        )
+        typer.echo(str(made))
 
 
 def step_line(row: Mapping[str, Any], steps: int) -> str:
@@ -171,15 +178,55 @@ def _resolved(recipe: Path, set_: list[str] | None, kind: Any, dry_run: bool, th
 def _says_how_to_go_on(
     console: Console, command: str, recipe: Path, folder: Path, threads: int, set_: list[str] | None
 ) -> Iterator[None]:
-    """Print the command that resumes a run which Ctrl-C ends."""
+    """Print the command that goes on with a run which Ctrl-C ends, or a full disk.
+
+    Raises:
+        TimeloupeError: A file could not be written or read; says how to go on afterwards.
+    """
+
+    def how() -> str:
+        words = ["timeloupe", "train", command, str(recipe), "--out", str(folder), "--threads", str(threads)]
+        begun = (folder / "recipe.json").exists()
+        words += ["--resume"] if begun else []
+        for override in set_ or []:
+            words += ["--set", override]
+        # What was made before the run began, such as videos, is used again.
+        return f"{'go on' if begun else 'no step was done, begin again'} with: {shlex.join(words)}"
+
     try:
         yield
     except KeyboardInterrupt:
-        words = ["timeloupe", "train", command, str(recipe), "--out", str(folder), "--threads", str(threads)]
-        words.append("--resume")
-        for override in set_ or []:
-            words += ["--set", override]
-        console.print(
-            f"stopped; go on with: {shlex.join(words)}", highlight=False, markup=False, soft_wrap=True
-        )
+        console.print(f"stopped; {how()}", highlight=False, markup=False, soft_wrap=True)
         raise
+    except BrokenPipeError:  # whoever read our output has gone: no fault of the run
+        raise
+    except OSError as error:
+        raise TimeloupeError(f"{error}; when that is mended, {how()}") from error
+
+
+VIDEOS_EVERY_SECONDS = 10.0
+
+
+@contextmanager
+def tells_of_videos(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """Give what shows how many videos are made, of how many: a bar on a terminal, else now and then a line."""
+    from rich.progress import Progress
+
+    with ExitStack() as held:
+        bars: list[Progress] = []
+        said = [time.monotonic()]
+
+        def tell(done: int, total: int) -> None:
+            if not console.is_terminal:
+                if time.monotonic() - said[0] >= VIDEOS_EVERY_SECONDS:
+                    said[0] = time.monotonic()
+                    console.print(f"making the world: {done} of {total} videos", highlight=False)
+                return
+            if not bars:
+                bars.append(held.enter_context(Progress(console=console)))
+                bars[0].add_task("making the world", total=total)
+            bars[0].update(bars[0].task_ids[0], completed=done)
+            if done == total:
+                bars[0].stop()
+
+        yield tell

@@ -10,7 +10,7 @@ Sources: GRPO, DeepSeekMath (arXiv 2402.03300); GSPO (arXiv 2507.18071); the mul
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,13 @@ from timeloupe.train.training_run import begin_run, training_run
 from timeloupe.train.update import update
 from timeloupe.trajectory import Example, Task, Trajectory, read_examples
 from timeloupe.video.cache import FrameCache
-from timeloupe.world.encode import make_videos, plan_videos, refuse_other_world, write_world
+from timeloupe.world.encode import WorldVideo, make_videos, plan_videos, refuse_other_world, write_world
 from timeloupe.world.script import generator
 
 CACHE_BYTES = 1 << 30
 
 Log = Callable[[dict[str, Any]], None]
+OnVideo = Callable[[int, int], None]
 
 
 def train_grpo(
@@ -54,6 +55,7 @@ def train_grpo(
     *,
     resume: bool = False,
     on_log: Log | None = None,
+    on_video: OnVideo | None = None,
     make_policy: MakePolicy = local_policy,
 ) -> Path:
     """Train as the recipe says and return the folder of the finished checkpoint (``folder/model``).
@@ -66,6 +68,7 @@ def train_grpo(
         folder: Run folder.
         resume: Go on where the run in ``folder`` stopped.
         on_log: Called with every step's figures.
+        on_video: Called with how many videos of the recipe's world are there, and how many there will be.
         make_policy: Makes the policy that plays; the default knows the backend ``local``.
 
     Raises:
@@ -78,7 +81,7 @@ def train_grpo(
     parallel = Parallel(recipe.model.device)
     check_trackers(recipe.trackers)
     with parallel.in_main(training_run(recipe, folder, resume=resume)) as progress:
-        return _train(recipe, folder, progress.step, parallel, on_log, make_policy)
+        return _train(recipe, folder, progress.step, parallel, on_log, on_video, make_policy)
 
 
 def _train(
@@ -87,6 +90,7 @@ def _train(
     progress: int,
     parallel: Parallel,
     on_log: Log | None,
+    on_video: OnVideo | None,
     make_policy: MakePolicy,
 ) -> Path:
     """The run itself, from step ``progress`` on."""
@@ -95,7 +99,7 @@ def _train(
     placed = place(recipe, parallel)
     loaded, reference = placed.loaded, placed.reference
     protocol, settings = _speech(recipe, loaded)
-    examples = parallel.from_main(lambda: _examples(recipe, reward, folder))
+    examples = parallel.from_main(lambda: _examples(recipe, reward, folder, on_video))
     explorer = make_explorer(recipe, examples, settings)
     optimizers = build_optimizers(loaded.model, recipe.optimizer, recipe.lr, recipe.weight_decay)
     if progress:
@@ -244,12 +248,14 @@ def _speech(recipe: GrpoRecipe, loaded: LoadedModel) -> tuple[Protocol, EpisodeS
     )
 
 
-def _examples(recipe: GrpoRecipe, reward: Reward, folder: Path) -> list[Example]:
+def _examples(
+    recipe: GrpoRecipe, reward: Reward, folder: Path, on_video: OnVideo | None = None
+) -> list[Example]:
     """Return the questions that the recipe's tasks and the reward cover, ids unique."""
     data = recipe.data
     paths = [Path(path) for path in data.examples]
     if data.world is not None:
-        paths = [_world(data.world, data.tasks, folder) / "examples.jsonl"]
+        paths = [_world(data.world, data.tasks, folder, on_video) / "examples.jsonl"]
     by_path = {
         path: [example for example in read_examples(path) if example.task in data.tasks] for path in paths
     }
@@ -284,10 +290,18 @@ def _refuse_missing(path: Path, videos: Collection[str]) -> None:
         )
 
 
-def _world(world: WorldData, tasks: Sequence[Task], folder: Path) -> Path:
+def _world(world: WorldData, tasks: Sequence[Task], folder: Path, on_video: OnVideo | None) -> Path:
     """Return the folder of the world's videos and questions, made on first use."""
     where = Path(world.folder or folder / "world")
     # Before any video is made: those of another world in a shared folder have the same names.
     refuse_other_world(where, list(plan_videos(where, **world.plan(tasks))))
-    write_world(where, make_videos(where, **world.plan(tasks)))
+    made = make_videos(where, **world.plan(tasks))
+    write_world(where, made if on_video is None else _told(made, world.num_videos, on_video))
     return where
+
+
+def _told(videos: Iterator[WorldVideo], total: int, on_video: OnVideo) -> Iterator[WorldVideo]:
+    on_video(0, total)
+    for done, video in enumerate(videos, 1):
+        on_video(done, total)
+        yield video
