@@ -13,8 +13,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.serve.episodes import look_twice, write_run
 from timeloupe.errors import ConfigError, MissingError, RecordError
-from timeloupe.runs import create_run, differing_keys, lock_run, open_run, write_atomic
+from timeloupe.eval.recorded import read_recorded
+from timeloupe.runs import (
+    RunFolder,
+    create_run,
+    differing_keys,
+    lock_run,
+    open_run,
+    snapshot_environment,
+    write_atomic,
+    write_json,
+)
 from timeloupe.trajectory import Example, Problem, StopReason, Trajectory, to_line
 
 CONFIG = {"policy": "scripted", "episode": {"max_turns": 3, "skim_frames": 16}, "seed": 0}
@@ -251,3 +262,15 @@ def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("timeloupe.runs.fcntl.flock", flock)
     with pytest.warns(UserWarning, match="has no locks"), lock_run(tmp_path):
         pass
+
+
+def test_roll_outs_of_a_training_are_kept_per_step(tmp_path: Path) -> None:
+    one = look_twice("v.mp4", 60, "a")
+    played = [one.model_copy(update={"settings": one.settings | {"step": step}}) for step in (0, 1, 2)]
+    run = RunFolder(write_run(tmp_path / "run", [*played, played[1]]), {})
+    assert [item.settings["step"] for item in run.latest()] == [0, 1, 2]
+    write_json(tmp_path / "run" / "environment.json", snapshot_environment())  # as a training writes it
+    found = read_recorded(tmp_path / "run")
+    assert len(found.replies) == 1
+    assert any("1 of its 3 roll-outs" in note for note in found.notes)
+    assert len(found.environments) == 1

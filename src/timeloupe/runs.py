@@ -41,6 +41,9 @@ LOCK = ".lock"
 EpisodeKey = tuple[str, int]
 """Example id and roll-out index."""
 
+RolloutKey = tuple[str, int, int]
+"""Example id, roll-out index and step of the training, 0 where there is none."""
+
 _PACKAGES = (
     "accelerate", "av", "numpy", "openai", "peft", "pillow", "pydantic", "safetensors", "torch", "transformers",
     "typer",
@@ -95,10 +98,13 @@ class RunFolder:
                     ) from error
 
     def latest(self) -> list[Trajectory]:
-        """Return one trajectory per episode, the last one written, in the order in which they first came."""
-        found: dict[EpisodeKey, Trajectory] = {}
+        """Return one trajectory per episode, the last one written, in the order in which they first came.
+
+        Those of a training are one per step: a later step plays the same example anew.
+        """
+        found: dict[RolloutKey, Trajectory] = {}
         for trajectory in self:
-            found[episode_key(trajectory)] = trajectory
+            found[rollout_key(trajectory)] = trajectory
         return list(found.values())
 
     def done(self) -> set[EpisodeKey]:
@@ -142,6 +148,17 @@ class RunFolder:
 def episode_key(trajectory: Trajectory) -> EpisodeKey:
     """Return what tells an episode from the others of its run."""
     return trajectory.example.id, trajectory.rollout_index
+
+
+def training_step(trajectory: Trajectory) -> int | None:
+    """Return the step of the training that the episode was played in, from 0; ``None`` = of no training."""
+    step = trajectory.settings.get("step")
+    return step if isinstance(step, int) and not isinstance(step, bool) and step >= 0 else None
+
+
+def rollout_key(trajectory: Trajectory) -> RolloutKey:
+    """Return what tells an episode from the others of its run, or of its training."""
+    return *episode_key(trajectory), training_step(trajectory) or 0
 
 
 @contextmanager

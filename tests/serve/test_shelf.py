@@ -8,6 +8,7 @@ import pytest
 
 from tests.serve.episodes import dead_server, look_twice, many, single_pass, write_run
 from timeloupe.errors import MissingError, RecordError
+from timeloupe.serve.export import read_run
 from timeloupe.serve.shelf import Shelf
 from timeloupe.trajectory import to_line
 
@@ -28,7 +29,7 @@ def test_a_growing_run_shows_whole_lines_as_they_come(tmp_path: Path) -> None:
         file.write(line[100:] + b"\n")
         file.flush()
         assert ids(shelf) == ["item-0", "item-1", "item-2", "later"]
-    found = shelf.episode(("later", 0))
+    found = shelf.episode(("later", 0, 0))
     assert found == look_twice("v.mp4", 60, "later")
 
 
@@ -65,7 +66,7 @@ def test_a_rewritten_file_is_read_anew(tmp_path: Path) -> None:
     assert len(shelf.entries()) == 5
     other = write_run(tmp_path / "other", [look_twice("v.mp4", 60, "only")])
     (other / "trajectories.jsonl").replace(run / "trajectories.jsonl")
-    assert shelf.episode(("item-1", 0)) is None
+    assert shelf.episode(("item-1", 0, 0)) is None
     assert ids(shelf) == ["only"]
     (run / "trajectories.jsonl").unlink()
     assert shelf.entries() == []
@@ -98,3 +99,18 @@ def test_videos_have_numbers_and_stay_where_records_put_them(tmp_path: Path) -> 
     assert shelf.video_path(1) == "/gone/far.mp4"
     assert shelf.video_path(2) is None
     assert shelf.video_number("other.mp4") is None
+
+
+def test_a_training_shows_an_example_once_per_step(tmp_path: Path) -> None:
+    first = look_twice("v.mp4", 60, "a")
+    played = [first.model_copy(update={"settings": first.settings | {"step": step}}) for step in (0, 3)]
+    run = write_run(tmp_path / "run", [*played, single_pass("v.mp4", 60, "b")])
+    shelf = Shelf(run)
+    assert [(entry["id"], entry["step"]) for entry in shelf.entries()] == [("a", 0), ("a", 3), ("b", None)]
+    assert shelf.episode(("a", 0, 3)) == played[1]
+    assert shelf.episode(("a", 0, 1)) is None
+    assert read_run(run) == [*played, single_pass("v.mp4", 60, "b")]
+    with (run / "trajectories.jsonl").open("a") as file:  # played again, as after a fault
+        file.write(to_line(played[0]) + "\n")
+    assert len(shelf.entries()) == 3
+    assert shelf.num_lines == 4

@@ -20,7 +20,9 @@ ENDINGS = (".md", ".html")
 def report(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="Run folders of `timeloupe eval`.", show_default=False),
+        typer.Argument(
+            metavar="RUN...", help="Run folders of `timeloupe eval`, or of a training.", show_default=False
+        ),
     ],
     out: Annotated[
         Path | None,

@@ -185,6 +185,7 @@ def simulate(
 def _summary(reward: Reward, episodes: list[Trajectory], scores: list[Score]) -> dict[str, Any]:
     """Return n of N, means and reasons as JSON data."""
     from timeloupe.reward.compose import TOTAL
+    from timeloupe.runs import training_step
 
     labels = dict.fromkeys(label for one in scores for label in one.parts)
     parts = {label: _mean_of([one.parts[label] for one in scores if label in one.parts]) for label in labels}
@@ -200,7 +201,8 @@ def _summary(reward: Reward, episodes: list[Trajectory], scores: list[Score]) ->
         "protocol": reward.composite.protocol,
         "protocols_of_run": dict(Counter(episode.protocol for episode in episodes).most_common()),
         "episodes": [
-            {"id": episode.example.id, "rollout_index": episode.rollout_index, **one.model_dump()}
+            {"id": episode.example.id, "rollout_index": episode.rollout_index, "step": training_step(episode)}
+            | one.model_dump()
             for episode, one in zip(episodes, scores, strict=True)
         ],
     }

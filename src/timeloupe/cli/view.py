@@ -110,11 +110,16 @@ def _serve(
     server = make_server(viewer, host, port, token)
     try:
         counts = [len(shelf.entries()) for shelf in shelves]
+        again = [shelf.num_lines - count for shelf, count in zip(shelves, counts, strict=True)]
         if as_json:
             typer.echo(json.dumps({"url": server.url, "episodes": counts}))
         else:
             typer.echo(server.url)
             typer.echo(f"{' and '.join(map(str, counts))} episodes; Ctrl-C ends the viewer", err=True)
+            for run, count, more in zip(runs, counts, again, strict=True):
+                if more > 0:
+                    words = f"{run}: {count} of {count + more} lines shown, the last of each episode"
+                    typer.echo(words, err=True)
         if open_browser and not webbrowser.open(server.url):
             typer.echo("no browser is to be had here: open the address above in yours", err=True)
         server.serve_forever()

@@ -17,14 +17,21 @@ from timeloupe.eval.benchmarks.world import score as score_by_task
 from timeloupe.eval.card import CARD
 from timeloupe.eval.predictions import first_object, read_predictions
 from timeloupe.eval.questions import digest_rows
+from timeloupe.eval.recorded_files import SESSION, check_object, read_object, read_sessions
 from timeloupe.eval.registry import benchmark as find_benchmark
 from timeloupe.eval.scoring import Benchmark, Row
 from timeloupe.eval.strict import read_letter, read_windows
-from timeloupe.runs import CONFIG, ENVIRONMENT, TRAJECTORIES, RunFolder, open_run, read_json
+from timeloupe.runs import (
+    CONFIG,
+    ENVIRONMENT,
+    TRAJECTORIES,
+    RolloutKey,
+    RunFolder,
+    open_run,
+    rollout_key,
+    training_step,
+)
 from timeloupe.trajectory import Example, FrameRef, StopReason, Text, Trajectory, read_trajectories
-
-SESSION = "session.json"
-"""Written by ``timeloupe eval``: how a run was last played."""
 
 Key = tuple[str, int]
 """Row id and repeat."""
@@ -186,12 +193,12 @@ def read_recorded(path: str | Path) -> Recorded:
         )
         raise MissingError(f"no episodes in {str(path)!r}: {what}; play some with `timeloupe eval --run`")
     run = open_run(path) if (path / CONFIG).is_file() else RunFolder(path, {})
-    config = _checked(path / CONFIG, run.config)
-    replies, spoken = _replies(iter(run))
+    config = check_object(path / CONFIG, run.config)
+    replies, spoken, of_training = _replies(iter(run))
     if not replies:
         raise MissingError(f"no episodes in {str(path)!r}: its {TRAJECTORIES} is empty, go on with --resume")
-    card, session = _object(path / CARD), _object(path / SESSION)
-    environments = _object(path / ENVIRONMENT).get("sessions", [])
+    card, session = read_object(path / CARD), read_object(path / SESSION)
+    environments = read_sessions(path / ENVIRONMENT)
     if not environments and card.get("environment"):
         environments = [card["environment"]]
     notes = [
@@ -206,6 +213,7 @@ def read_recorded(path: str | Path) -> Recorded:
         )
         if not there
     ]
+    notes += of_training
     found = Recorded(
         str(path), "run folder", replies, card, config, session, tuple(environments), spoken, tuple(notes)
     )
@@ -317,16 +325,20 @@ def _of_file(path: Path) -> Recorded:
             f"{str(path)!r} is no run, got a file of predictions; it can be compared with a run "
             "(timeloupe diff RUN FILE) and scored with `timeloupe score`"
         )
-    replies, spoken = _replies(read_trajectories(path))
+    replies, spoken, of_training = _replies(read_trajectories(path))
     if not replies:
         raise MissingError(f"no episodes in {str(path)!r}: the file is empty")
     note = "is a file of trajectories: it has no card and no configuration, its episodes tell the rest"
-    return Recorded(str(path), "JSONL of trajectories", replies, spoken=spoken, notes=(note,))
+    return Recorded(str(path), "JSONL of trajectories", replies, spoken=spoken, notes=(note, *of_training))
 
 
-def _replies(episodes: Iterator[Trajectory]) -> tuple[dict[Key, Reply], dict[str, Any]]:
-    """The latest reply of every question and repeat, and what the first episode says of how it was played."""
+def _replies(episodes: Iterator[Trajectory]) -> tuple[dict[Key, Reply], dict[str, Any], tuple[str, ...]]:
+    """The latest reply of every question and repeat, what the first episode says of how it was played, and notes.
+
+    A training plays a question in several steps, with other weights: the last time counts, and a note says so.
+    """
     found: dict[Key, Reply] = {}
+    trained: set[RolloutKey] = set()
     spoken: dict[str, Any] = {}
     for episode in episodes:
         spoken = spoken or {
@@ -334,7 +346,15 @@ def _replies(episodes: Iterator[Trajectory]) -> tuple[dict[Key, Reply], dict[str
             "system": "".join(one.text for one in episode.prompt if one.role == "system"),
         }  # fmt: skip
         found[episode.example.id, episode.rollout_index] = reply_of(episode)
-    return found, spoken
+        if training_step(episode) is not None:
+            trained.add(rollout_key(episode))
+    if not trained:
+        return found, spoken, ()
+    note = (
+        f"is a training: {len(found)} of its {len(trained)} roll-outs count here, those of the last step that played a "
+        "question; `timeloupe view` and `timeloupe reward score` take all"
+    )
+    return found, spoken, (note,)
 
 
 def reply_of(episode: Trajectory) -> Reply:
@@ -381,40 +401,3 @@ def _hash(value: Any) -> str:
 
 def _total(counts: Sequence[int | None]) -> int | None:
     return None if any(count is None for count in counts) else sum(count or 0 for count in counts)
-
-
-_OBJECTS = {
-    CARD: ("benchmark", "model", "prompt", "sampling", "scorer", "environment", "cost"),
-    CONFIG: ("flags", "episode", "policy"),
-    SESSION: (),
-    ENVIRONMENT: (),
-}
-"""Keys of each file that are read further, and so must be objects."""
-
-
-def _object(path: Path) -> dict[str, Any]:
-    """A JSON object of a run's file; empty if there is no such file."""
-    return _checked(path, read_json(path)) if path.is_file() else {}
-
-
-def _checked(path: Path, found: Any) -> dict[str, Any]:
-    """The object that a run's file holds, whose parts are what they must be; another program may have written it."""
-
-    def demand(what: str, value: Any, kind: type, word: str) -> None:
-        if not isinstance(value, kind):
-            raise ConfigError(
-                f"{what} of {str(path)!r} must be {word}, got {value!r:.60}; mend the file or remove it"
-            )
-
-    demand("the whole", found, dict, "a JSON object")
-    for key in _OBJECTS[path.name]:
-        demand(repr(key), found.get(key) or {}, dict, "an object")
-    if path.name == CONFIG:
-        demand("'questions'", found.get("questions", 0), int, "a number")
-        demand("'benchmark'", found.get("benchmark", ""), str, "a name")
-    if path.name == ENVIRONMENT:
-        demand("'sessions'", found.get("sessions"), list, "a list")
-        for session in found["sessions"]:
-            demand("a session", session, dict, "an object")
-            demand("'packages'", session.get("packages", {}), dict, "an object")
-    return {key: value for key, value in found.items() if value is not None}

@@ -35,7 +35,7 @@ class Export:
 
 
 def read_run(run: str | Path) -> list[Trajectory]:
-    """Return the episodes of a run folder, the last one written of each, or all of a JSONL file.
+    """Return the episodes of a run folder, the last one written of each (per step of a training), or all of a file.
 
     Raises:
         MissingError: There is no such folder or file, or it holds no episode.

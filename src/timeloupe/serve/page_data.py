@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from timeloupe.grounding import set_iou
+from timeloupe.runs import training_step
 from timeloupe.serve.thumbnails import Gallery, box_times, views_of
 from timeloupe.trajectory import Box, FrameRef, Message, Segment, StopReason, Text, Trajectory, Turn
 
@@ -48,6 +49,7 @@ def entry_data(trajectory: Trajectory, gallery: Gallery) -> dict[str, Any]:
     return {
         "id": example.id,
         "rollout": trajectory.rollout_index,
+        "step": training_step(trajectory),
         "task": example.task,
         "question": cut(example.question, MOST_LIST_TEXT),
         "words": " ".join(cut(word, MOST_SEARCH_TEXT // 4) for word in words).lower()[:MOST_SEARCH_TEXT],
@@ -80,6 +82,7 @@ def episode_data(trajectory: Trajectory, gallery: Gallery) -> dict[str, Any]:
     return {
         "id": example.id,
         "rollout": trajectory.rollout_index,
+        "step": training_step(trajectory),
         "task": example.task,
         "source": example.source,
         "question": example.question,

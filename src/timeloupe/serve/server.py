@@ -2,11 +2,11 @@
 
 It only ever reads, and answers a closed list of addresses::
 
-    /                              the page
-    /api/list                      a light line per episode of every run
-    /api/episode?run&id&rollout    one episode
-    /api/pictures?run&id&rollout   pictures of its frames
-    /video/RUN/NUMBER              a video that a record of the run lists, whole or a range of its bytes
+    /                                   the page
+    /api/list                           a light line per episode of every run
+    /api/episode?run&id&rollout&step    one episode; step is of a training
+    /api/pictures?run&id&rollout&step   pictures of its frames
+    /video/RUN/NUMBER                   a video that a record of the run lists, whole or a range of its bytes
 
 No part of an address is ever made into a path.
 """
@@ -108,12 +108,12 @@ class Viewer:
         return path
 
     def _find(self, query: dict[str, str]) -> tuple[int, Trajectory]:
-        run, rollout = query.get("run", "0"), query.get("rollout", "0")
-        if not all(re.fullmatch(r"[0-9]{1,9}", number, re.ASCII) for number in (run, rollout)):
-            raise _RefusalError(HTTPStatus.BAD_REQUEST, "run and rollout are whole numbers")
+        run, rollout, step = (query.get(name, "0") for name in ("run", "rollout", "step"))
+        if not all(re.fullmatch(r"[0-9]{1,9}", number, re.ASCII) for number in (run, rollout, step)):
+            raise _RefusalError(HTTPStatus.BAD_REQUEST, "run, rollout and step are whole numbers")
         found = None
         if int(run) < len(self.shelves):
-            found = self.shelves[int(run)].episode((query.get("id", ""), int(rollout)))
+            found = self.shelves[int(run)].episode((query.get("id", ""), int(rollout), int(step)))
         if found is None:
             raise _RefusalError(HTTPStatus.NOT_FOUND, "the run has no such episode")
         return int(run), found

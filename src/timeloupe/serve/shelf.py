@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from pydantic import ValidationError
 
 from timeloupe.errors import MissingError, RecordError
-from timeloupe.runs import CONFIG, TRAJECTORIES, EpisodeKey, episode_key
+from timeloupe.runs import CONFIG, TRAJECTORIES, RolloutKey, rollout_key
 from timeloupe.serve.export import locate_video, title_of
 from timeloupe.serve.page_data import entry_data
 from timeloupe.serve.thumbnails import Gallery
@@ -31,7 +31,7 @@ class _Line:
 
 
 class Shelf:
-    """The episodes of one run folder or JSONL file, each the last one written.
+    """The episodes of one run folder or JSONL file, each the last one written; of a training, those of every step.
 
     Safe to use from several threads.
 
@@ -72,7 +72,12 @@ class Shelf:
             self.refresh()
             return [line.entry for line in self._lines.values()]
 
-    def episode(self, key: EpisodeKey) -> Trajectory | None:
+    @property
+    def num_lines(self) -> int:
+        """Whole lines of the file at the last look: more than episodes where some were played again."""
+        return self._count
+
+    def episode(self, key: RolloutKey) -> Trajectory | None:
         """Return an episode, or ``None`` if the run has none of that key.
 
         Raises:
@@ -85,7 +90,7 @@ class Shelf:
                 if line is None:
                     return None
                 found = self._read(line)
-                if found is not None and episode_key(found) == key:
+                if found is not None and rollout_key(found) == key:
                     return found
                 self._forget()  # another file stands there now
                 self.refresh()
@@ -125,7 +130,7 @@ class Shelf:
                 self._stamp = stamp
 
     def _forget(self) -> None:
-        self._lines: dict[EpisodeKey, _Line] = {}
+        self._lines: dict[RolloutKey, _Line] = {}
         self._taken = 0  # bytes of whole lines taken in
         self._count = 0  # whole lines taken in
         self._stamp = (0, 0, 0)
@@ -151,7 +156,7 @@ class Shelf:
                 self._count += 1
 
     def _add(self, trajectory: Trajectory, offset: int, length: int) -> None:
-        self._lines[episode_key(trajectory)] = _Line(offset, length, entry_data(trajectory, Gallery()))
+        self._lines[rollout_key(trajectory)] = _Line(offset, length, entry_data(trajectory, Gallery()))
         video = trajectory.example.video
         if video not in self._numbers:
             self._numbers[video] = len(self._videos)

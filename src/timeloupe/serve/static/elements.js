@@ -15,8 +15,8 @@ const TASKS = {
   what_when_where: "what, when, where", open: "open question",
 };
 
-function keyOf({ id, rollout }) {
-  return JSON.stringify([id, rollout]);
+function keyOf({ id, rollout, step }) {
+  return JSON.stringify([id, rollout, step]);
 }
 
 // Gives each view of an episode its pictures as [seconds, address]; `found` names them by number.

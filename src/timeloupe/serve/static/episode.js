@@ -104,7 +104,7 @@ function skimWords(episode) {
 }
 
 function recordOf(episode) {
-  const facts = { id: episode.id, rollout: episode.rollout, source: episode.source, video: episode.video, policy: episode.policy,
+  const facts = { id: episode.id, step: episode.step, rollout: episode.rollout, source: episode.source, video: episode.video, policy: episode.policy,
     protocol: episode.protocol, seed: episode.seed, settings: episode.settings };
   const prompt = () => make("div", "", episode.prompt.map((message) => make("div", "", make("p", "caption", message.role), long("pre", "", message.text))));
   return [

@@ -2,13 +2,13 @@
 
 const byName = new Intl.Collator("en", { numeric: true }).compare;
 
-// The lines of one or two runs, joined by example and roll-out. `sides` holds an entry per run, or null.
+// The lines of one or two runs, joined by example, roll-out and step of a training. `sides` holds an entry per run, or null.
 function joinRuns(runs) {
   const rows = new Map();
   runs.forEach((run, side) => {
     for (const entry of run.entries) {
       const key = keyOf(entry);
-      if (!rows.has(key)) rows.set(key, { key, id: entry.id, rollout: entry.rollout, order: rows.size, sides: runs.map(() => null) });
+      if (!rows.has(key)) rows.set(key, { key, id: entry.id, rollout: entry.rollout, step: entry.step, order: rows.size, sides: runs.map(() => null) });
       rows.get(key).sides[side] = entry;
     }
   });
@@ -25,7 +25,8 @@ const lookedAt = (row, filters) => row.sides[filters.side === "b" ? row.sides.le
 function fits(row, filters) {
   const entry = lookedAt(row, filters);
   const words = filters.q.toLowerCase().split(/\s+/).filter(Boolean);
-  if (!words.every((word) => row.sides.some((side) => side && side.words.includes(word)))) return false;
+  const holds = (side, word) => (/^step:\d+$/.test(word) ? side.step === Number(word.slice(5)) : side.words.includes(word));
+  if (!words.every((word) => row.sides.some((side) => side && holds(side, word)))) return false;
   if (filters.outcome && entry.outcome !== filters.outcome) return false;
   if (filters.stop && entry.stop !== filters.stop) return false;
   if (filters.problem && (filters.problem === "any" ? entry.problem === null : entry.problem !== filters.problem.replace(/^is:/, ""))) return false;
@@ -49,7 +50,7 @@ const SORTS = {
 
 function ordered(rows, filters) {
   const sign = filters.down ? -1 : 1;
-  if (filters.sort === "id") return [...rows].sort((a, b) => sign * byName(a.id, b.id) || a.rollout - b.rollout);
+  if (filters.sort === "id") return [...rows].sort((a, b) => sign * byName(a.id, b.id) || a.step - b.step || a.rollout - b.rollout);
   const measure = SORTS[filters.sort] ?? SORTS[""];
   const found = rows.map((row) => [measure(row, filters), row]);
   // What has no such figure stands last in either direction.
@@ -86,7 +87,7 @@ function listItem(row, place, filters) {
     (entry ? make("span", `verdict ${entry.outcome}`, OUTCOMES[entry.outcome][0], make("span", "hidden", OUTCOMES[entry.outcome][1])) : make("span", "verdict unknown", " "))));
   const part = shownPart(filters);
   const decimal = (value) => (value === null ? "" : value.toFixed(2));
-  const about = [cut(row.id, 60), row.rollout ? `roll-out ${row.rollout}` : null, TASKS[main.task] ?? main.task, main.duration === null ? null : clock(main.duration),
+  const about = [cut(row.id, 60), row.step === null ? null : `step ${row.step}`, row.rollout ? `roll-out ${row.rollout}` : null, TASKS[main.task] ?? main.task, main.duration === null ? null : clock(main.duration),
     sides.every((entry) => !entry || entry.single_pass) ? "single pass" : null].filter(Boolean).join(" · ");
   const ended = (entry) => (entry.problem ? `${STOPS[entry.stop] ?? entry.stop}: ${entry.problem}` : STOPS[entry.stop] ?? entry.stop);
   const brief = (entry) => [entry.answer === null ? "no answer" : cut(entry.answer, 24), entry.overlap === null ? null : `IoU ${entry.overlap.toFixed(2)}`,
@@ -102,7 +103,7 @@ function listItem(row, place, filters) {
     cell("number tokens", (entry) => (entry.tokens === null ? "" : entry.tokens.toLocaleString("en"))),
     cell("number seconds", (entry) => entry.seconds.toFixed(1)),
     cell("ended", ended), cell("brief", brief));
-  link.href = writeAddress({ ...freshState(), page: "episode", id: row.id, rollout: row.rollout, filters });
+  link.href = writeAddress({ ...freshState(), page: "episode", id: row.id, rollout: row.rollout, step: row.step, filters });
   const item = make("li", "", link);
   item.setAttribute("aria-posinset", String(place + 1));
   item.setAttribute("aria-setsize", String(library.shown.length));

@@ -13,8 +13,8 @@ const source = (() => {
     return answer.json();
   }
   const query = (run, key) => {
-    const [id, rollout] = JSON.parse(key);
-    return new URLSearchParams({ run, id, rollout });
+    const [id, rollout, step] = JSON.parse(key);
+    return new URLSearchParams({ run, id, rollout, step: step ?? 0 });
   };
   return {
     served: true,

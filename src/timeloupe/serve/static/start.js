@@ -20,9 +20,9 @@ function note(state) {
 }
 
 const open = (row, alone = current.alone) =>
-  go({ ...current, page: "episode", id: row.id, rollout: row.rollout, alone, t: null });
+  go({ ...current, page: "episode", id: row.id, rollout: row.rollout, step: row.step, alone, t: null });
 
-const back = () => go({ ...current, page: "list", id: "", rollout: 0, t: null });
+const back = () => go({ ...current, page: "list", id: "", rollout: 0, step: null, t: null });
 
 function step(by) {
   const key = keyOf(current);
@@ -85,7 +85,7 @@ async function showEpisode() {
   library.cursor = key;
   episodeBar(row);
   if (!row) {
-    $("main").replaceChildren(make("p", "note", `There is no episode ${JSON.stringify(cut(current.id, 120))}${current.rollout ? `, roll-out ${current.rollout},` : ""} here. It may not be written yet: reload the page.`));
+    $("main").replaceChildren(make("p", "note", `There is no episode ${JSON.stringify(cut(current.id, 120))}${current.step === null ? "" : `, step ${current.step},`}${current.rollout ? `, roll-out ${current.rollout},` : ""} here. It may not be written yet: reload the page.`));
     return;
   }
   const there = row.sides.flatMap((entry, side) => (entry ? [side] : []));
@@ -210,7 +210,7 @@ function follow() {
   const alone = library.rows.length === 1;
   if (alone && current.page === "list") {
     const [row] = library.rows;
-    current = { ...current, page: "episode", id: row.id, rollout: row.rollout };
+    current = { ...current, page: "episode", id: row.id, rollout: row.rollout, step: row.step };
   }
   $("episode-bar").hidden = alone && library.runs.length === 1;
   const onList = current.page === "list";
