@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from timeloupe.cli.train import default_folder
 from timeloupe.config import load_recipe
 from timeloupe.environment.settings import EpisodeSettings, make_settings
 from timeloupe.prompt.protocol import PROTOCOLS
@@ -75,3 +76,30 @@ def test_a_group_whose_members_are_all_alike_is_refused(greedy: dict[str, Any]) 
     GrpoRecipe.model_validate(recipe | {"episode": {"temperature": 0.9, "top_k": 2}})
     with pytest.raises(ValidationError, match="all roll-outs of an example alike"):
         GrpoRecipe.model_validate(recipe | {"episode": greedy})
+
+
+NOT_SHIPPED = {
+    "runs/museg/base/model": "benchmarks/ablations/museg.py makes it",
+    "runs/openo3-7b-sft/model": "stage 1 of the paper has no recipe here",
+}
+"""Checkpoints that no shipped recipe makes, and why."""
+
+
+def test_each_recipe_has_a_folder_of_its_own_and_a_chain_of_recipes_fits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(RECIPES.parent)
+    paths = [path for kind in KINDS for path in sorted((RECIPES / kind).glob("*.toml"))]
+    folders = [default_folder(path.parent.name, path) for path in paths]
+    assert len(set(folders)) == len(paths)
+    made = {str(folder / "model") for folder in folders}
+    for path, folder in zip(paths, folders, strict=True):
+        checkpoint = load_recipe(path, [], KINDS[path.parent.name]).model.checkpoint
+        if checkpoint is None:
+            continue  # from scratch
+        name = str(checkpoint)
+        known = name.startswith("Qwen/") or Path(name, "config.json").is_file()
+        assert known or name in made or name in NOT_SHIPPED, (
+            f"{path.name} starts from {name}, which nothing makes"
+        )
+        assert name != str(folder / "model")

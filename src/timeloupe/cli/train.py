@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="TOML recipe.", show_default=False)]
-Out = Annotated[Path | None, typer.Option(help="Run folder; default: runs/ and the recipe's name.")]
+Out = Annotated[Path | None, typer.Option(help="Run folder; default: runs/KIND-NAME of the recipe.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe value.")
 ]
@@ -42,7 +42,7 @@ def sft(
     resolved = _resolved(recipe, set_, SftRecipe, dry_run, threads)
     if resolved is None:
         return
-    folder = out or Path("runs") / recipe.stem
+    folder = out or default_folder("sft", recipe)
     console = _console()
 
     def show(row: dict[str, Any]) -> None:
@@ -90,7 +90,7 @@ def grpo(
     resolved = _resolved(recipe, set_, GrpoRecipe, dry_run, threads)
     if resolved is None:
         return
-    folder = out or Path("runs") / recipe.stem
+    folder = out or default_folder("grpo", recipe)
     console = _console()
 
     def show(row: dict[str, Any]) -> None:
@@ -139,6 +139,11 @@ def plan(
     given = Assumptions(gpus, gpu, sharded and gpus > 1, looks, reply_tokens, utilisation=utilisation)
     found = plan(resolved, sizes, episode_settings(resolved, sizes), given)
     typer.echo(json.dumps(found, indent=2) if json_ else show(found))
+
+
+def default_folder(kind: str, recipe: Path) -> Path:
+    """Return the run folder of a recipe that is given no other: recipes of two kinds may have one name."""
+    return Path("runs") / f"{kind}-{recipe.stem}"
 
 
 def _console() -> Console:
