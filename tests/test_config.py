@@ -145,3 +145,24 @@ def test_broken_overrides(recipe: Path) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="no recipe at"):
         load_recipe(tmp_path / "none.toml", [], Recipe)
+
+
+def test_null_in_an_override_is_nothing_and_in_quotes_it_is_a_word() -> None:
+    class Some(BaseModel):
+        folder: str | None = "there"
+
+    assert load_recipe(None, ["folder=null"], Some).folder is None
+    assert load_recipe(None, ['folder="null"'], Some).folder == "null"
+
+
+def test_an_error_inside_what_an_override_set_is_of_the_override(tmp_path: Path) -> None:
+    class Inner(BaseModel):
+        count: int = 1
+
+    class Outer(BaseModel):
+        inner: Inner = Inner()
+
+    path = tmp_path / "some.toml"
+    path.write_text("[inner]\ncount = 3\n")
+    with pytest.raises(ConfigError, match="^--set inner="):
+        load_recipe(path, ['inner={count = "x"}'], Outer)

@@ -23,8 +23,8 @@ def load_recipe(path: str | Path | None, overrides: Sequence[str], model: type[M
     Args:
         path: A TOML file; ``None`` = defaults and overrides only.
         overrides: Each ``key.inner=value``, later ones last. The value is read as TOML (``3``, ``true``,
-            ``[1, 2]``, ``"text"``) and as plain text where it is none. A number as a key picks an item of a
-            list.
+            ``[1, 2]``, ``"text"``), ``null`` as ``None``, and as plain text where it is neither.
+            A number as a key picks an item of a list.
         model: What a recipe may say.
 
     Raises:
@@ -42,7 +42,11 @@ def load_recipe(path: str | Path | None, overrides: Sequence[str], model: type[M
         overridden[_apply(data, override)] = f"--set {override}"
 
     def place(location: Location) -> str:
-        return overridden.get(location) or _place("recipe" if path is None else str(path), text, location)
+        said = [
+            overridden[location[:end]] for end in range(len(location), 0, -1) if location[:end] in overridden
+        ]
+        said += [words for key, words in overridden.items() if location and key[: len(location)] == location]
+        return said[0] if said else _place("recipe" if path is None else str(path), text, location)
 
     problems: list[str] = []
     for location, legal in _unknown_keys(data, model):
@@ -87,7 +91,7 @@ def _apply(data: dict[str, Any], override: str) -> Location:
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        value = text.strip()
+        value = None if text.strip() == "null" else text.strip()  # as --dry-run prints what is not set
     at: Any = data
     location: list[int | str] = []
     for number, step in enumerate(steps):
