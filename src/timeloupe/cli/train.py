@@ -135,9 +135,10 @@ def plan(
         from timeloupe.train.grpo_recipe import GrpoRecipe
         from timeloupe.train.plan import Assumptions, episode_settings, plan, show
     resolved = _resolved(recipe, set_, GrpoRecipe, False, 1)
-    sizes = model_sizes(model or str(resolved.model.checkpoint))
+    source = model or str(resolved.model.checkpoint)
+    sizes = model_sizes(source)
     given = Assumptions(gpus, gpu, sharded and gpus > 1, looks, reply_tokens, utilisation=utilisation)
-    found = plan(resolved, sizes, episode_settings(resolved, sizes), given)
+    found = plan(resolved, sizes, episode_settings(resolved, sizes, source), given)
     typer.echo(json.dumps(found, indent=2) if json_ else show(found))
 
 

@@ -77,10 +77,11 @@ def load_model(
 
     Raises:
         MissingError: Neither a folder nor a repository that can be had; or no safetensors weights in it.
-        ConfigError: The architecture or dtype is not supported.
+        ConfigError: The architecture or dtype is not supported; there is no such device.
     """
     folder = local_folder(checkpoint)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    check_device(device)
     dtype = dtype or ("float32" if device == "cpu" else "bfloat16")
     if dtype not in DTYPES:
         raise boundary("dtype", dtype, DTYPES)
@@ -100,6 +101,27 @@ def load_model(
     return LoadedModel(
         model, tokenizer, layout, read_chat_format(tokenizer), Path(str(checkpoint)).name, folder
     )
+
+
+def check_device(device: str) -> None:
+    """Do nothing if this machine, with this torch, has the device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ``xpu``.
+
+    Raises:
+        ConfigError: It has not, or there is no device of such a name.
+    """
+    # Asked without touching the device: a tensor on a GPU would take memory of the first one in every process.
+    here = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
+        "xpu": torch.xpu.device_count() if torch.xpu.is_available() else 0,
+    }
+    kind, colon, number = device.partition(":")
+    if colon and not number.isdecimal() or int(number or 0) >= here.get(kind, 0):
+        known = [
+            name if count == 1 else f"{name}:0 to {name}:{count - 1}" for name, count in here.items() if count
+        ]
+        raise boundary("device", device, known, f"torch {torch.__version__} sees no others on this machine")
 
 
 @contextmanager

@@ -4,18 +4,37 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from timeloupe.errors import RecordError
 from timeloupe.model.load import LoadedModel
 from timeloupe.train.lora import adapter_weights, has_adapters
 from timeloupe.train.sharding import like, whole
 
 STATE_FILE = "state.json"
+WEIGHTS_FILE = "model.safetensors"
+OPTIMIZER_FILE = "optimizer.safetensors"
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Write safetensors into a folder, for the time of a ``with`` block.
+
+    Raises:
+        OSError: They cannot be written; the library's own error is none.
+    """
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(f"cannot write {str(path)!r}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -38,6 +57,9 @@ def save_checkpoint(
 
     Weights are stored whole however they were cut, so a run may go on with another number of processes. With several,
     all call this and one of them with ``write``: the others only hand over their shards.
+
+    Raises:
+        OSError: It cannot be written, as on a full disk; the old one stays.
     """
     weights = {key: _gathered(value, write) for key, value in _weights(loaded).items()}
     tensors: dict[str, torch.Tensor] = {}
@@ -52,11 +74,16 @@ def save_checkpoint(
         return
     partial, final, old = folder / "checkpoint.part", folder / "checkpoint", folder / "checkpoint.old"
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_file(weights, partial / "model.safetensors")
-    save_file(tensors, partial / "optimizer.safetensors")
     record = {"stage": progress.stage, "step": progress.step, "param_groups": groups}
-    (partial / STATE_FILE).write_text(json.dumps(record), encoding="utf-8")
+    try:
+        with writing(partial):
+            partial.mkdir(parents=True)
+            save_file(weights, partial / WEIGHTS_FILE)
+            save_file(tensors, partial / OPTIMIZER_FILE)
+            (partial / STATE_FILE).write_text(json.dumps(record), encoding="utf-8")
+    except OSError:
+        shutil.rmtree(partial, ignore_errors=True)  # on a full disk it is in the way of the next one
+        raise
     shutil.rmtree(old, ignore_errors=True)
     if final.exists():
         final.rename(old)
@@ -65,44 +92,91 @@ def save_checkpoint(
 
 
 def read_progress(folder: Path) -> Progress | None:
-    """Return where the run in ``folder`` stands, or ``None`` if it has no checkpoint."""
+    """Return where the run in ``folder`` stands, or ``None`` if it has no checkpoint.
+
+    Raises:
+        RecordError: It has one that cannot be read.
+    """
+    path = _newest(folder)
+    if path is None:
+        return None
+    record = _read_state(path)
+    return Progress(record["stage"], record["step"])
+
+
+def _newest(folder: Path) -> Path | None:
+    """The checkpoint of a run; a kill between two renamings leaves only the old one."""
     for name in ("checkpoint", "checkpoint.old"):
-        path = folder / name / STATE_FILE
-        if path.is_file():
-            record = json.loads(path.read_text(encoding="utf-8"))
-            return Progress(record["stage"], record["step"])
+        if (folder / name).is_dir():
+            return folder / name
     return None
+
+
+def _damaged(path: Path, why: object) -> RecordError:
+    return RecordError(
+        f"{path} is damaged: {str(why).strip() or type(why).__name__}; put back a copy of it, or delete the folder "
+        f"{path.parent} and resume: the run then begins again at its first step"
+    )
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
+        if not (
+            isinstance(record, dict)
+            and all(isinstance(record.get(key), int) and record[key] >= 0 for key in ("stage", "step"))
+            and isinstance(record.get("param_groups"), list)
+        ):
+            raise ValueError("expected stage, step and param_groups")
+    except (ValueError, OSError) as error:
+        raise _damaged(path / STATE_FILE, error) from error
+    return record
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
 
 
 def load_checkpoint(
     folder: Path, loaded: LoadedModel, optimizers: list[torch.optim.Optimizer] | None
 ) -> None:
-    """Load the weights, and the optimizer state if ``optimizers`` are given, of the run in ``folder``."""
-    path = folder / "checkpoint"
-    if not (path / STATE_FILE).is_file():
-        path = folder / "checkpoint.old"
-    weights = load_file(path / "model.safetensors")
+    """Load the weights, and the optimizer state if ``optimizers`` are given, of the run in ``folder``.
+
+    Raises:
+        RecordError: A file cannot be read, or is of another model.
+    """
+    path = _newest(folder) or folder / "checkpoint"
+    weights = _read_tensors(path / WEIGHTS_FILE)
     missing, unexpected = (
         sorted(set(_weights(loaded)) - set(weights)),
         sorted(set(weights) - set(_weights(loaded))),
     )
     if missing or unexpected:
-        raise ValueError(f"checkpoint {path} has other weights: missing {missing}, unexpected {unexpected}")
+        raise _damaged(
+            path / WEIGHTS_FILE,
+            f"other weights: {len(missing)} missing {missing[:3]}, {len(unexpected)} unexpected {unexpected[:3]}",
+        )
     with torch.no_grad():
         for name, value in _weights(loaded).items():
             value.copy_(like(weights[name], value))
     if optimizers is None:
         return
-    record = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
-    tensors = load_file(path / "optimizer.safetensors")
-    for number, optimizer in enumerate(optimizers):
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        parameters = [one for group in optimizer.param_groups for one in group["params"]]
-        for name, value in tensors.items():
-            owner, index, key = name.split(".", 2)
-            if int(owner) == number:
-                state.setdefault(int(index), {})[key] = like(value, parameters[int(index)])
-        optimizer.load_state_dict({"state": state, "param_groups": record["param_groups"][number]})
+    record = _read_state(path)
+    tensors = _read_tensors(path / OPTIMIZER_FILE)
+    try:
+        for number, optimizer in enumerate(optimizers):
+            state: dict[int, dict[str, torch.Tensor]] = {}
+            parameters = [one for group in optimizer.param_groups for one in group["params"]]
+            for name, value in tensors.items():
+                owner, index, key = name.split(".", 2)
+                if int(owner) == number:
+                    state.setdefault(int(index), {})[key] = like(value, parameters[int(index)])
+            optimizer.load_state_dict({"state": state, "param_groups": record["param_groups"][number]})
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise _damaged(path / OPTIMIZER_FILE, f"it is of other parameters ({error})") from error
 
 
 def _gathered(tensor: torch.Tensor, keep: bool) -> torch.Tensor:

@@ -19,7 +19,7 @@ import torch
 from timeloupe.environment.rollout import derive_seed, play
 from timeloupe.environment.settings import EpisodeSettings, make_settings
 from timeloupe.errors import ConfigError, MissingError, TimeloupeError, boundary
-from timeloupe.model.load import LoadedModel
+from timeloupe.model.load import LoadedModel, check_device
 from timeloupe.prompt.protocol import PROTOCOLS, Protocol
 from timeloupe.reward.base import Context
 from timeloupe.reward.compose import Reward, load_reward
@@ -73,11 +73,14 @@ def train_grpo(
 
     Raises:
         ConfigError: Another process writes ``folder``, or it holds another recipe's run, or any run and ``resume`` is
-            false; the data has no row that the reward can score.
+            false; the data has no row that the reward can score; there is no such device.
+        RecordError: A file of the run to be resumed is damaged.
+        OSError: A file cannot be written, as on a full disk.
         MissingError: Videos of the examples are not there.
         TimeloupeError: No roll-out of two steps in a row has a reward; a gradient is no number.
     """
     folder = Path(folder)
+    check_device(recipe.model.device or "cpu")
     parallel = Parallel(recipe.model.device)
     check_trackers(recipe.trackers)
     with parallel.in_main(training_run(recipe, folder, resume=resume)) as progress:

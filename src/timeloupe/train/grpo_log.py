@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from timeloupe.errors import RecordError
 from timeloupe.grounding import set_iou
 from timeloupe.runs import TRAJECTORIES, write_atomic
 from timeloupe.train.exploration import is_constructed
 from timeloupe.train.trackers import Trackers
+from timeloupe.train.training_run import step_line
 from timeloupe.trajectory import Segment, StopReason, Trajectory, to_line
 
 METRICS = "metrics.jsonl"
@@ -156,6 +158,9 @@ class StepLog:
         done: Steps that stand.
         on_log: Called with every line.
         trackers: Sent every line.
+
+    Raises:
+        RecordError: A line of a resumed run is damaged.
     """
 
     def __init__(
@@ -191,7 +196,18 @@ class StepLog:
             return
         # Only "\n" ends a line: a reply may hold what else ``splitlines`` takes for an end, such as U+2028.
         with path.open("rb") as lines:
-            kept = [line for line in lines if line.endswith(b"\n") and step_of(json.loads(line)) < done]
+            kept: list[bytes] = []
+            for number, line in enumerate(lines, 1):
+                if not line.endswith(b"\n"):
+                    continue
+                try:
+                    step = step_of(step_line(path, number, line))
+                except (KeyError, TypeError, ValueError) as error:
+                    raise RecordError(
+                        f"{path}:{number} names no step; mend or remove that line and resume"
+                    ) from error
+                if step < done:
+                    kept.append(line)
         write_atomic(path, b"".join(kept))
 
 

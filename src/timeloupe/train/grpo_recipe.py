@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, Self
 
@@ -11,7 +12,7 @@ from timeloupe.reward.taro_sensitivity import OPENING, RADIUS_SECONDS
 from timeloupe.train.advantage import OffPolicy, Scale
 from timeloupe.train.optimizer import OptimizerName
 from timeloupe.train.policy_loss import Aggregate, Importance
-from timeloupe.train.recipe import ModelPart, RecipePart
+from timeloupe.train.recipe import ModelPart, RecipePart, Seed
 from timeloupe.train.rollout_part import RolloutPart
 from timeloupe.train.trackers import TrackerName
 from timeloupe.trajectory import Task
@@ -207,7 +208,7 @@ class GrpoRecipe(RecipePart):
         trackers: Where the figures of metrics.jsonl are shown besides (``train.trackers``).
     """
 
-    seed: int = 0
+    seed: Seed = 0
     model: ModelPart
     data: DataPart
     reward: str = "videotemp_paper"
@@ -250,6 +251,9 @@ class GrpoRecipe(RecipePart):
 
     @model_validator(mode="after")
     def _draws(self) -> Self:
+        for name, value in self.episode.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"episode.{name} must be a finite number, got {value!r}")
         for name, greedy in (("temperature", 0), ("top_k", 1)):
             if self.episode.get(name) == greedy:
                 raise ValueError(

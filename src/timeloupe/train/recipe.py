@@ -12,11 +12,14 @@ from timeloupe.train.trackers import TrackerName
 from timeloupe.train.world_rows import RowMix
 from timeloupe.world.script import training_seed
 
+Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
+"""What torch's generator takes."""
+
 
 class RecipePart(BaseModel):
-    """Base of every part: frozen, no unknown keys."""
+    """Base of every part: frozen, no unknown keys, finite numbers."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class FromScratch(RecipePart):
@@ -228,7 +231,7 @@ class SftRecipe(RecipePart):
         trackers: Where the figures of metrics.jsonl are shown besides (``train.trackers``), by steps of the whole run.
     """
 
-    seed: int = 0
+    seed: Seed = 0
     model: ModelPart
     stages: tuple[Stage, ...] = Field(min_length=1)
     checkpoint_every: int = Field(200, gt=0, multiple_of=10)

@@ -18,14 +18,14 @@ import torch
 
 from timeloupe.environment.rollout import derive_seed
 from timeloupe.environment.settings import EpisodeSettings
-from timeloupe.errors import ConfigError, MissingError, boundary
+from timeloupe.errors import ConfigError, MissingError, RecordError, boundary
 from timeloupe.model.expand import expand
 from timeloupe.model.forward import hidden_states
-from timeloupe.model.load import LoadedModel, load_model
+from timeloupe.model.load import LoadedModel, check_device, load_model
 from timeloupe.prompt.protocol import PROTOCOLS
 from timeloupe.runs import open_run
 from timeloupe.train.alignment import alignment_batch, alignment_loss
-from timeloupe.train.checkpoint import Progress, load_checkpoint, save_checkpoint
+from timeloupe.train.checkpoint import Progress, load_checkpoint, save_checkpoint, writing
 from timeloupe.train.lora import add_adapters, choose_trainable, has_adapters, merged_weights
 from timeloupe.train.loss import token_loss
 from timeloupe.train.optimizer import build_optimizers, schedule, set_learning_rate
@@ -41,7 +41,7 @@ from timeloupe.train.rows import TrainRow, to_episode, trajectory_row
 from timeloupe.train.supervision import ROTATIONS, Vocabulary, read_vocabulary, readout_loss, readouts
 from timeloupe.train.timeline_rows import TimelineRows
 from timeloupe.train.trackers import Trackers, check_trackers
-from timeloupe.train.training_run import begin_run, training_run
+from timeloupe.train.training_run import begin_run, step_line, training_run
 from timeloupe.train.world_rows import WorldRows
 from timeloupe.trajectory import StopReason, Trajectory, read_trajectories
 from timeloupe.video.cache import FrameCache
@@ -315,6 +315,7 @@ def _text_model(loaded: LoadedModel) -> Any:
 def _check(recipe: SftRecipe) -> None:
     """Refuse what no run could do, before a folder is touched."""
     check_trackers(recipe.trackers)
+    check_device(recipe.model.device or "cpu")
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError("supervised training runs in one process: start it without torchrun or accelerate")
     for stage in recipe.stages:
@@ -349,7 +350,8 @@ def _load(recipe: SftRecipe, folder: Path) -> LoadedModel:
 def export(loaded: LoadedModel, folder: Path) -> Path:
     """Write the finished model with its tokenizer and ``timeloupe.json``, ready for ``--policy local --model``."""
     merged = merged_weights(loaded.model) if has_adapters(loaded.model) else None
-    loaded.model.save_pretrained(folder, state_dict=merged)
+    with writing(folder):
+        loaded.model.save_pretrained(folder, state_dict=merged)
     loaded.tokenizer.save_pretrained(folder)
     for path in loaded.folder.iterdir():
         # An index of shards is not copied: ours may be others.
@@ -363,13 +365,18 @@ def _reached(averages: dict[str, Any], stop_when: dict[str, float]) -> bool:
     return bool(stop_when) and all(averages.get(name, 0.0) >= least for name, least in stop_when.items())
 
 
-def _stands(line: str, progress: Progress, stages: list[str]) -> bool:
+def _stands(path: Path, number: int, line: str, progress: Progress, stages: list[str]) -> bool:
     """Whether a line of metrics.jsonl is of before the checkpoint; a torn line is not."""
     if not line.endswith("\n"):
         return False
-    row = json.loads(line)
-    stage = stages.index(row["stage"])
-    return stage < progress.stage or (stage == progress.stage and row["step"] <= progress.step)
+    row = step_line(path, number, line)
+    try:
+        stage, step = stages.index(row["stage"]), int(row["step"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordError(
+            f"{path}:{number} names no step of a stage; mend or remove that line and resume"
+        ) from error
+    return stage < progress.stage or (stage == progress.stage and step <= progress.step)
 
 
 def _logger(
@@ -382,7 +389,9 @@ def _logger(
     if path.exists():
         # A killed run has logged steps behind its last checkpoint; they are played again.
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        path.write_text("".join(line for line in lines if _stands(line, progress, stages)), encoding="utf-8")
+        stand = [_stands(path, number, line, progress, stages) for number, line in enumerate(lines, 1)]
+        kept = "".join(line for line, stands in zip(lines, stand, strict=True) if stands)
+        path.write_text(kept, encoding="utf-8")
 
     def log(row: dict[str, Any]) -> dict[str, Any] | None:
         if pending and pending[0]["stage"] != row["stage"]:

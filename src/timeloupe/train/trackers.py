@@ -16,7 +16,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from timeloupe.errors import MissingError, boundary
+from timeloupe.errors import MissingError, RecordError, boundary
 from timeloupe.runs import write_json
 
 TrackerName = Literal["tensorboard", "wandb", "trackio"]
@@ -118,6 +118,19 @@ def check_trackers(names: Sequence[str]) -> None:
             raise MissingError(f"tracker {name!r} is not installed; install it with `pip install {name}`")
 
 
+def _remembered(path: Path) -> dict[str, Any]:
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        sent = known.get("sent", {}) if isinstance(known, dict) else None
+        if not isinstance(sent, dict) or not all(isinstance(step, int) for step in sent.values()):
+            raise ValueError("expected the last step sent by tracker, in 'sent'")
+    except ValueError as error:
+        raise RecordError(
+            f"{path} is damaged: {error}; put back a copy of it, or delete it: the trackers then get a new run"
+        ) from error
+    return known
+
+
 class Trackers:
     """The trackers of a run, opened at once; without names it does nothing.
 
@@ -129,12 +142,13 @@ class Trackers:
     Raises:
         ConfigError: See ``check_trackers``.
         MissingError: Likewise.
+        RecordError: ``trackers.json`` cannot be read.
     """
 
     def __init__(self, names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> None:
         check_trackers(names)
         self.path = folder / STATE_FILE
-        known = json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else {}
+        known = _remembered(self.path) if self.path.exists() else {}
         self.state = {"run_id": known.get("run_id") or uuid.uuid4().hex[:12], "sent": known.get("sent", {})}
         if names:
             write_json(self.path, self.state)
