@@ -217,3 +217,19 @@ def test_the_command_prints_and_says_that_nothing_was_measured(capsys: Any) -> N
     assert json.loads(capsys.readouterr().out)["assumptions"]["gpu"] == "h200"
     assert main(["train", "plan", str(RECIPE)]) == 3
     assert "--model" in capsys.readouterr().err
+
+
+def test_a_plan_reads_the_settings_of_the_checkpoint_and_shows_no_crop_without_the_tool(
+    capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = RECIPE.parents[2]
+    monkeypatch.chdir(root)
+    assert main(["train", "plan", str(root / "recipes/grpo/small.toml"), "--json"]) == 0
+    tokens = json.loads(capsys.readouterr().out)["tokens"]
+    assert tokens["skim"] < 100  # 16 frames of 32 x 32
+    small = str(root / "src/timeloupe/policy/small_checkpoint")
+    taro = str(root / "recipes/grpo/taro-small.toml")
+    assert main(["train", "plan", taro, "--model", small]) == 0
+    shown = capsys.readouterr().out
+    assert "crops" not in shown
+    assert "left out: the two passes of [sensitivity]" in shown

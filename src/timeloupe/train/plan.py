@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from timeloupe.environment.settings import EpisodeSettings, make_settings
 from timeloupe.errors import boundary
+from timeloupe.model.layout import DETAILS_FILE, read_episode_defaults
 from timeloupe.model.sizes import GIB, GPUS, VISION, ModelSizes, forward_flops, key_value_bytes, vision_flops
 from timeloupe.train.grpo_recipe import GrpoRecipe
 from timeloupe.train.sharding import check_shardable
@@ -242,6 +244,8 @@ def plan(
             "all": sizes.parameters, "vision": sizes.vision_parameters, "trained": trainable_parameters(recipe, sizes),
         },
         "assumptions": asdict(given) | {"peaks": asdict(GPUS[given.gpu])},
+        "looks": min(given.looks, settings.num_turns - 1),
+        "left_out": [] if recipe.sensitivity is None else ["the two passes of [sensitivity] over the roll-outs"],
         "tokens": asdict(lengths),
         "memory_bytes": memory_plan(recipe, sizes, lengths, given),
         "fits": memory_plan(recipe, sizes, lengths, given)["peak"] < 0.92 * GPUS[given.gpu].memory_bytes,
@@ -249,13 +253,21 @@ def plan(
     }  # fmt: skip
 
 
-def episode_settings(recipe: GrpoRecipe, sizes: ModelSizes) -> EpisodeSettings:
-    """Return the settings of the recipe's episodes for a model of these sizes.
+def episode_settings(
+    recipe: GrpoRecipe, sizes: ModelSizes, source: str | Path | None = None
+) -> EpisodeSettings:
+    """Return the settings of the recipe's episodes for a model of these sizes, as the training has them.
 
-    What a checkpoint's ``timeloupe.json`` adds is not in them: set it in the recipe if there is one.
+    Args:
+        recipe: The recipe.
+        sizes: The model's sizes.
+        source: The model: where it is a folder with a ``timeloupe.json``, what that asks for counts too.
     """
+    own: dict[str, Any] = {}
+    if source is not None and (Path(source) / DETAILS_FILE).is_file():
+        own, _ = read_episode_defaults(source)
     return make_settings(
-        {"size_multiple": math.isqrt(sizes.token_pixels), "temperature": 1.0}, recipe.episode
+        {"size_multiple": math.isqrt(sizes.token_pixels)}, own, {"temperature": 1.0}, recipe.episode
     )
 
 
@@ -269,8 +281,10 @@ def show(found: dict[str, Any]) -> str:
         f"{given['gpus']} x {given['gpu']}{', sharded' if given['sharded'] else ''}: "
         f"{peaks['flops_per_second'] / 1e12:.0f} TFLOP/s bfloat16 at {given['utilisation']:.0%}, "
         f"{peaks['bytes_per_second'] / 1e12:.2f} TB/s at {given['bandwidth_share']:.0%}",
-        f"a roll-out: {tokens['skim']} tokens of skim, {given['looks']} crops of {tokens['crop']}, "
-        f"{tokens['sampled']} sampled, {tokens['whole']} in all",
+        f"a roll-out: {tokens['skim']} tokens of skim, "
+        + (f"{found['looks']} crops of {tokens['crop']}, " if found["looks"] else "")
+        + f"{tokens['sampled']} sampled, {tokens['whole']} in all",
+        *(f"left out: {what}" for what in found["left_out"]),
         "",
         "memory per GPU, GiB",
     ]
