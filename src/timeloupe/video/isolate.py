@@ -30,15 +30,14 @@ from timeloupe.video.index import FrameIndex
 from timeloupe.video.wire import LENGTHS, MAX_HEADER_BYTES, index_from, index_message, pack
 
 _MAX_IDLE = max(2, min(os.cpu_count() or 2, 16))
-_PATIENCE_SECONDS = 2.0  # where each processor has a worker, one more is started only if none gets done for so long
+_PATIENCE_SECONDS = 2.0  # with a worker for each processor, one more is started if none gets done for so long
 _START_SECONDS = 30.0  # starting Python says nothing about a file, so a busy machine gets at least this long
 _REMEMBERED_FILES = 4
 _PIPE_BYTES = 2**20
 _LAST = {"identity", "index", "done", "error"}
 _NONSENSE = "the decoder's process answered nonsense"
 _EXITING = "this process is ending"
-_MAX_INDEX_BYTES = 2**32
-_LONGEST_POLL_MS = 2**31 - 1
+_MAX_INDEX_BYTES, _LONGEST_POLL_MS = 2**32, 2**31 - 1
 # What comes of taking apart an answer that makes no sense.
 _NO_SENSE = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError)
 
@@ -171,25 +170,21 @@ class _Pool:
     def take(self, path: str) -> _Worker:
         """Return a worker for one read: one that has the file open, else the one used last, else a new one."""
         with self._lock:
-            while not self._idle and len(self._all) >= _MAX_IDLE:
-                # Counted from the last answer of any worker: sixty-four who wait would else start sixty-four at once.
-                left = self._moved_at + _PATIENCE_SECONDS - time.monotonic()
-                if left <= 0:
-                    break
+            # Counted from the last answer of any worker: sixty-four who wait would else start sixty-four at once.
+            while self._busy() and (left := self._moved_at + _PATIENCE_SECONDS - time.monotonic()) > 0:
                 self._lock.wait(left)
             _undead[:] = [process for process in _undead if process.poll() is None]
             dead = [worker for worker in self._idle if not worker.alive()]
             self._idle = [worker for worker in self._idle if worker not in dead]
             self._all.difference_update(dead)
             known = [worker for worker in self._idle if path in worker.files]
-            worker = (known or self._idle or [None])[-1]
-            if worker is not None:
+            self._moved_at = time.monotonic()
+            if known or self._idle:
+                worker = (known or self._idle)[-1]
                 self._idle.remove(worker)
                 worker.reused = True
             else:
-                worker = _Worker()
-                self._all.add(worker)
-                self._moved_at = time.monotonic()
+                self._all.add(worker := _Worker())
         for one in dead:
             one.kill()
         worker.files = [path, *(file for file in worker.files if file != path)][:_REMEMBERED_FILES]
@@ -201,9 +196,9 @@ class _Pool:
             self._idle.append(worker)
             self._moved_at = time.monotonic()
             self._lock.notify()
-            surplus = self._idle.pop(0) if len(self._idle) > _MAX_IDLE else None
-        if surplus is not None:
-            self.drop(surplus)
+            surplus = [self._idle.pop(0)] if len(self._idle) > _MAX_IDLE else []
+        for one in surplus:
+            self.drop(one)
 
     def drop(self, worker: _Worker) -> None:
         """End a worker."""
@@ -217,9 +212,8 @@ class _Pool:
         for worker in list(self._all):
             self.drop(worker)
 
-    def pids(self) -> list[int]:
-        """Return the processes of all workers, busy ones too."""
-        return [worker.pid for worker in list(self._all)]
+    def _busy(self) -> bool:
+        return not self._idle and len(self._all) >= _MAX_IDLE
 
 
 _ending = False
@@ -258,7 +252,7 @@ def _forget() -> None:
 
 def worker_pids() -> list[int]:
     """Return the process numbers of the workers that this process has now."""
-    return [] if _pool is None else _pool.pids()
+    return [] if _pool is None else [worker.pid for worker in list(_pool._all)]
 
 
 def _ask(
@@ -317,9 +311,7 @@ def _ask(
 def _gone(path: str, gone: _Gone, codec: str | None = None, at_seconds: float | None = None) -> VideoError:
     if _ending:
         return VideoError(path, _EXITING, codec=codec, hint="nothing is known to be wrong with the file")
-    hint = (
-        "the disk may hang, or the file is made to be slow or to crash decoders; try it again or another file"
-    )
+    hint = "the disk may hang, or the file is made to be slow or to crash decoders; try again or another file"
     return VideoError(path, str(gone), codec=codec, at_seconds=at_seconds, hint=hint)
 
 
