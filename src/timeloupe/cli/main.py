@@ -42,7 +42,7 @@ COMMANDS = (
     Command(("frames",), "frames:frames", "Read the frames at given times."),
     Command(("view",), "view:view", "Look at the episodes of a run, or of two side by side."),
     Command(("eval",), "eval:evaluate", "Play the agent over a benchmark and score it."),
-    Command(("audit",), "audit:audit", "See whether the answers of a run depend on the evidence they name."),
+    Command(("audit",), "audit:audit", "See whether answers depend on the evidence they name."),
     Command(("plan",), "plan:plan", "Compute what an evaluation will take before it is run."),
     Command(
         ("selfcheck",), "selfcheck:selfcheck", "Find out what a server does to times, order, stops and seeds."
