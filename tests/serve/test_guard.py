@@ -95,6 +95,14 @@ def test_the_token_comes_by_address_or_cookie() -> None:
         assert refused[0] is HTTPStatus.UNAUTHORIZED
 
 
+@pytest.mark.parametrize(
+    "other", ['prefs={"a":1}', "a[b]=1", "flag", "n=J\u00f6rg", "=", "timeloupe-8000=wrong"]
+)
+def test_cookies_of_other_programs_on_the_host_do_not_hide_ours(other: str) -> None:
+    assert FAR.knows_token(None, f"{other}; timeloupe-8000=a-right-token-0123")
+    assert FAR.knows_token(None, f"timeloupe-8000=a-right-token-0123; {other}")
+
+
 @given(st.text(max_size=40), st.text(max_size=60))
 def test_only_the_token_is_the_token(shown: str, cookies: str) -> None:
     assert FAR.knows_token(shown, cookies) == (shown == FAR.token)

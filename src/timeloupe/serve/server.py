@@ -223,11 +223,13 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing: addresses hold the token, and nobody reads a line per picture."""
 
     def _answer(self) -> None:
-        parts = urlsplit(self.path)
         try:
+            parts = urlsplit(self.path)
             fields = parse_qs(parts.query, keep_blank_values=True, max_num_fields=8)
         except ValueError as error:
-            raise _RefusalError(HTTPStatus.BAD_REQUEST, "the address has too many fields") from error
+            raise _RefusalError(
+                HTTPStatus.BAD_REQUEST, "the address is none, or has too many fields"
+            ) from error
         query = {name: values[-1] for name, values in fields.items()}
         refused = self._here.guard.refusal(self.headers, query.get("token"))  # type: ignore[arg-type]
         if refused is not None:
