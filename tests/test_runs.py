@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -253,6 +254,24 @@ def test_there_is_one_writer_however_many_try(tmp_path: Path) -> None:
     for one in threads:
         one.join()
     assert max(most) == 1
+
+
+def test_a_folder_taken_away_as_it_is_made_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, raised = Path.mkdir, []
+
+    def mkdir(path: Path, *args: Any, **kwargs: Any) -> None:
+        if not raised:  # as pathlib says when the folder was there for mkdir and not for the look after it
+            raised.append(path)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        real(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with lock_run(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir()
+    monkeypatch.undo()
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    with pytest.raises(ConfigError, match="broken link"), lock_run(tmp_path / "nowhere"):
+        pass
 
 
 def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,9 +176,9 @@ def lock_run(path: str | Path) -> Iterator[None]:
         ConfigError: Another process holds it, or it is no folder.
     """
     path = Path(path)
-    if path.exists() and not path.is_dir():
-        raise ConfigError(f"a run needs a folder, got the file {str(path)!r}, name another path")
-    made = not path.exists()
+    made = not path.is_dir()
+    if made and (path.exists() or path.is_symlink()):
+        raise ConfigError(f"a run needs a folder, got the file or broken link {str(path)!r}, name another path")
     lock = _take_lock(path)
     try:
         yield
@@ -194,7 +194,12 @@ def lock_run(path: str | Path) -> Iterator[None]:
 def _take_lock(folder: Path) -> int:
     """Return an open file that is locked and is the lock file of the folder, which is made."""
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:  # found by mkdir and gone when it looked what it is: whoever made it has taken it away
+            if folder.is_file() or folder.is_symlink():
+                raise
+            continue
         try:
             lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         except FileNotFoundError:  # whoever made the folder too has just taken it away
