@@ -112,6 +112,32 @@ def test_a_wrong_setting_ends_the_run(tmp_path: Path, threads: int) -> None:
         run_episodes(jobs_of(5), run, wrong, Pace(threads, 1))
 
 
+def test_what_others_have_played_is_kept_when_one_thread_fails(tmp_path: Path) -> None:
+    run = create_run(tmp_path, {"command": "eval"})
+    threads: dict[str, threading.Thread] = {}
+    known = {f"q{number}": threading.Event() for number in range(3)}
+
+    def play(jobs: Sequence[Job]) -> list[Trajectory]:
+        name = jobs[0][0].id
+        threads[name] = threading.current_thread()
+        known[name].set()
+        if name == "q1":
+            raise ConfigError("no such thing")
+        if name == "q2":  # ends when the error is in the queue already
+            known["q1"].wait()
+            threads["q1"].join()
+        return [episode(job) for job in jobs]
+
+    def played(trajectory: Trajectory, tally: object) -> None:
+        if trajectory.example.id == "q0":  # nothing is taken out of the queue until all have ended
+            known["q2"].wait()
+            threads["q2"].join()
+
+    with pytest.raises(ConfigError, match="no such thing"):
+        run_episodes(jobs_of(3), run, play, Pace(3, 1), on_played=played)
+    assert [one.example.id for one in run] == ["q0", "q2"]
+
+
 @pytest.mark.parametrize("change", [{"threads": 0}, {"batch": 0}, {"retries": -1}, {"wait_seconds": -1.0}])
 def test_a_pace_out_of_range_is_refused(change: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="runner"):

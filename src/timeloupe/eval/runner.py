@@ -103,7 +103,8 @@ def run_episodes(
         What came of them; ``left`` > 0 if ``stop`` was set.
 
     Raises:
-        ConfigError: As ``play_batch`` raises it, at once; batches under way are left to themselves.
+        ConfigError: As ``play_batch`` raises it, after what has ended by then is written; batches under way are left to
+            themselves.
     """
     stop = stop or threading.Event()
     tally = Tally(len(jobs))
@@ -168,10 +169,25 @@ def _played(
                 continue
             batch, result = found
             if isinstance(result, BaseException):
+                given_up.set()
+                yield from _ended_besides(ended)
                 raise result
             yield from zip(batch, result, strict=True)
     finally:
         given_up.set()
+
+
+def _ended_besides(
+    ended: queue.SimpleQueue[tuple[list[Job], list[Trajectory] | BaseException] | None],
+) -> Iterator[tuple[Job, Trajectory]]:
+    """Yield what other threads have played by now; it was paid for, so an error of one thread does not lose it."""
+    while True:
+        try:
+            found = ended.get_nowait()
+        except queue.Empty:
+            return
+        if found is not None and not isinstance(found[1], BaseException):
+            yield from zip(found[0], found[1], strict=True)
 
 
 def _work(
