@@ -21,7 +21,7 @@ import os
 import platform
 import subprocess
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
@@ -31,7 +31,7 @@ from pydantic import ValidationError
 
 from timeloupe import __version__
 from timeloupe.errors import ConfigError, MissingError, RecordError
-from timeloupe.trajectory import StopReason, Trajectory, to_line
+from timeloupe.trajectory import Record, RecordT, StopReason, Trajectory, to_line
 
 CONFIG = "config.json"
 ENVIRONMENT = "environment.json"
@@ -69,9 +69,7 @@ class RunFolder:
 
     def append(self, trajectory: Trajectory) -> None:
         """Add one episode and hand it to the operating system before returning."""
-        line = (to_line(trajectory) + "\n").encode()
-        with self.trajectories_path.open("ab") as file:
-            file.write(line)
+        append_records(self.trajectories_path, [trajectory])
 
     def __iter__(self) -> Iterator[Trajectory]:
         """Yield every episode in the order written, replayed ones included.
@@ -79,23 +77,7 @@ class RunFolder:
         Raises:
             RecordError: A whole line is not a valid trajectory; the message names the file and line.
         """
-        if not self.trajectories_path.is_file():
-            return
-        with self.trajectories_path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                try:
-                    yield Trajectory.model_validate_json(line)
-                except ValidationError as error:
-                    if not line.endswith(b"\n"):
-                        return  # torn by a kill: no episode
-                    first = error.errors()[0]
-                    where = ".".join(str(step) for step in first["loc"]) or "line"
-                    raise RecordError(
-                        f"{self.trajectories_path}:{number} is not a valid Trajectory: "
-                        f"{where}: {first['msg']}; fix or remove that line"
-                    ) from error
+        yield from read_appended(self.trajectories_path, Trajectory)
 
     def latest(self) -> list[Trajectory]:
         """Return one trajectory per episode, the last one written, in the order in which they first came.
@@ -145,6 +127,37 @@ class RunFolder:
             return 0
 
 
+def append_records(path: Path, records: Sequence[Record]) -> None:
+    """Add records to a JSONL file and hand them to the operating system before returning."""
+    with path.open("ab") as file:
+        file.write("".join(to_line(record) + "\n" for record in records).encode())
+
+
+def read_appended(path: Path, kind: type[RecordT]) -> Iterator[RecordT]:
+    """Yield the records of a JSONL file that is appended to; without a file there are none, a torn last line is none.
+
+    Raises:
+        RecordError: A whole line is not a valid record; the message names the file, the line and the field.
+    """
+    if not path.is_file():
+        return
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                yield kind.model_validate_json(line)
+            except ValidationError as error:
+                if not line.endswith(b"\n"):
+                    return  # torn by a kill
+                first = error.errors()[0]
+                where = ".".join(str(step) for step in first["loc"]) or "line"
+                raise RecordError(
+                    f"{path}:{number} is not a valid {kind.__name__}: {where}: {first['msg']}; "
+                    f"fix or remove that line"
+                ) from error
+
+
 def episode_key(trajectory: Trajectory) -> EpisodeKey:
     """Return what tells an episode from the others of its run."""
     return trajectory.example.id, trajectory.rollout_index
@@ -178,7 +191,9 @@ def lock_run(path: str | Path) -> Iterator[None]:
     path = Path(path)
     made = not path.is_dir()
     if made and (path.exists() or path.is_symlink()):
-        raise ConfigError(f"a run needs a folder, got the file or broken link {str(path)!r}, name another path")
+        raise ConfigError(
+            f"a run needs a folder, got the file or broken link {str(path)!r}, name another path"
+        )
     lock = _take_lock(path)
     try:
         yield
@@ -196,7 +211,9 @@ def _take_lock(folder: Path) -> int:
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-        except FileExistsError:  # found by mkdir and gone when it looked what it is: whoever made it has taken it away
+        except (
+            FileExistsError
+        ):  # found by mkdir and gone when it looked what it is: whoever made it has taken it away
             if folder.is_file() or folder.is_symlink():
                 raise
             continue

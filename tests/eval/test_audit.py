@@ -19,7 +19,6 @@ from timeloupe.eval.audit import (
     Auditor,
     AuditRow,
     all_rows,
-    append_rows,
     auditable,
     drop_faults,
     read_rows,
@@ -30,6 +29,7 @@ from timeloupe.eval.perturb import CONDITIONS, Shown, change, evidence_spans, tr
 from timeloupe.policy.base import GenerationRequest
 from timeloupe.policy.scripted import ScriptedPolicy
 from timeloupe.prompt.protocol import PROTOCOLS
+from timeloupe.runs import append_records
 from timeloupe.trajectory import (
     Answer,
     Box,
@@ -258,13 +258,13 @@ def test_an_episode_is_asked_again_with_its_history_and_other_frames(
     assert rows["again"].num_frames == shown and rows["again"].score == 1.0
     assert rows["again"].logprob == -1 - shown and rows["without"].logprob == -1 - rows["without"].num_frames
     path = tmp_path / "audit.jsonl"
-    append_rows(path, [*rows.values(), rows["only"].model_copy(update={"audit": "other"})])
+    append_records(path, [*rows.values(), rows["only"].model_copy(update={"audit": "other"})])
     path.write_bytes(path.read_bytes() + b'{"torn')
     assert drop_faults(path, "a") == 0
     done = read_rows(path, "a")
     assert list(done.values()) == list(rows.values()) and auditor.ask(found, frozenset(done)) == []
     path.write_text("{}\n")
-    with pytest.raises(RecordError, match=r"audit.jsonl:1 is no row"):
+    with pytest.raises(RecordError, match=r"audit.jsonl:1 is not a valid AuditRow: audit: "):
         read_rows(path, "a")
 
 
@@ -288,7 +288,7 @@ def test_the_machines_faults_are_rows_that_are_asked_again(played: list[Trajecto
     lost = played[0].model_copy(update={"example": example, "prompt": tuple(views)})
     rows += Auditor("a", Blind(), PROTOCOLS, 0, FrameCache(0)).ask([lost])
     assert all(row.outcome == "fault" for row in rows) and "gone.mp4" in rows[-1].reason
-    append_rows(tmp_path / "a", rows)
+    append_records(tmp_path / "a", rows)
     assert read_rows(tmp_path / "a", "a") == {}
     assert drop_faults(tmp_path / "a", "a") == 10 and all_rows(tmp_path / "a", "a") == []
 

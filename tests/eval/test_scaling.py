@@ -18,7 +18,6 @@ from timeloupe.eval.benchmarks.world import BENCHMARK
 from timeloupe.eval.relevance import (
     Relevance,
     Scorer,
-    append_rows,
     cut_out,
     evidence_weights,
     mend,
@@ -44,6 +43,7 @@ from timeloupe.eval.voting import Evidence
 from timeloupe.policy.base import GenerationRequest
 from timeloupe.prompt.parse import parse_reply
 from timeloupe.prompt.protocol import PROTOCOLS
+from timeloupe.runs import append_records
 from timeloupe.trajectory import (
     Example,
     FrameRef,
@@ -241,7 +241,7 @@ def test_what_the_scorer_said_is_kept_and_faults_are_asked_again(tmp_path: Path)
     )
     assert home[0].fault == "the judge has gone home" and home[0].scores == ()
     good = Relevance(scorer="s", id="q", rollout_index=1, num_crops=1, scores=(2,))
-    append_rows(path, [*gone, good, good.model_copy(update={"scorer": "other"})])
+    append_records(path, [*gone, good, good.model_copy(update={"scorer": "other"})])
     path.write_bytes(path.read_bytes() + b'{"torn')
     mend(path, "s")
     assert read_rows(path, "s") == {("q", 1): good} and len(read_rows(path, "other")) == 1

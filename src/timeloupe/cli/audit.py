@@ -124,7 +124,8 @@ class _Audit:
     def go(self) -> int:
         """Ask what is missing, print the tables, and return the exit code."""
         from timeloupe.cli.eval_progress import two_stages
-        from timeloupe.eval.audit import AUDIT, append_rows, drop_faults, read_rows
+        from timeloupe.eval.audit import AUDIT, drop_faults, read_rows
+        from timeloupe.runs import append_records
 
         path = self.run.path / AUDIT
         policy = self._policy()
@@ -144,7 +145,7 @@ class _Audit:
                     self.console.print("stopped; the same command goes on with what is missing")
                     return 130
                 rows = auditor.ask(left[at : at + size], frozenset(done))
-                append_rows(path, rows)
+                append_records(path, rows)
                 asked += len(rows)
                 status.update(f"{min(at + size, len(left))} of {len(left)} episodes")
         return self._report(policy, auditor, asked)

@@ -146,7 +146,8 @@ def _relevance(
 ) -> list[Relevance]:
     """What the scorer says of every answered episode; kept in the run."""
     from timeloupe.cli.policies import policy_facts
-    from timeloupe.eval.relevance import SCORES, Scorer, append_rows, mend, read_rows
+    from timeloupe.eval.relevance import SCORES, Scorer, mend, read_rows
+    from timeloupe.runs import append_records
     from timeloupe.video.cache import FrameCache
 
     policy = _scorer(session)
@@ -167,7 +168,7 @@ def _relevance(
     found = dict(done)
     for at in range(0, len(left), SCORED_AT_ONCE):
         rows = scorer.score(left[at : at + SCORED_AT_ONCE])
-        append_rows(path, rows)
+        append_records(path, rows)
         found |= {row.key: row for row in rows}
     rows = [found[one.example.id, one.rollout_index] for one in answered]
     given = [one for row in rows for one in row.scores]

@@ -19,23 +19,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
 from timeloupe.environment.replay import read_clips, trajectory_messages
 from timeloupe.environment.rollout import derive_seed
 from timeloupe.environment.settings import EpisodeSettings
-from timeloupe.errors import PolicyError, RecordError, VideoError
+from timeloupe.errors import PolicyError, VideoError
 from timeloupe.eval.perturb import CONDITIONS, Shown, Span, change, evidence_spans
 from timeloupe.grounding import set_iou
 from timeloupe.policy.base import GenerationRequest, Policy
 from timeloupe.prompt.parse import parse_reply
 from timeloupe.prompt.protocol import Protocol
-from timeloupe.runs import episode_key, write_atomic
+from timeloupe.runs import episode_key, read_appended, write_atomic
 from timeloupe.trajectory import Answer, Generation, Record, Trajectory, Usage, to_line
 from timeloupe.video.cache import FrameCache
 from timeloupe.world.script import generator
@@ -251,7 +249,7 @@ def read_rows(path: Path, audit: str) -> dict[tuple[str, int, str], AuditRow]:
     """Return the rows of one audit by their keys, faults left out; a torn last line is none.
 
     Raises:
-        RecordError: A whole line is no row of an audit.
+        RecordError: A whole line is no valid row.
     """
     return {row.key: row for row in all_rows(path, audit) if row.outcome != "fault"}
 
@@ -260,40 +258,19 @@ def all_rows(path: Path, audit: str) -> list[AuditRow]:
     """Return the rows of one audit, faults with them.
 
     Raises:
-        RecordError: A whole line is no row of an audit.
+        RecordError: A whole line is no valid row.
     """
-    return [row for row in _lines(path) if row.audit == audit]
+    return [row for row in read_appended(path, AuditRow) if row.audit == audit]
 
 
 def drop_faults(path: Path, audit: str) -> int:
     """Take the faults of one audit out of the file, and a torn last line; return how many they were."""
     if not path.is_file():
         return 0
-    rows = list(_lines(path))
+    rows = list(read_appended(path, AuditRow))
     kept = [row for row in rows if row.audit != audit or row.outcome != "fault"]
     write_atomic(path, "".join(to_line(row) + "\n" for row in kept).encode())
     return len(rows) - len(kept)
-
-
-def append_rows(path: Path, rows: Sequence[AuditRow]) -> None:
-    """Add rows and hand them to the operating system before returning."""
-    with path.open("ab") as file:
-        file.write("".join(to_line(row) + "\n" for row in rows).encode())
-
-
-def _lines(path: Path) -> Iterator[AuditRow]:
-    if not path.is_file():
-        return
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                yield AuditRow.model_validate_json(line)
-            except ValidationError as error:
-                if not line.endswith(b"\n"):
-                    return  # torn by a kill
-                raise RecordError(
-                    f"{path}:{number} is no row of an audit; fix or remove that line"
-                ) from error
 
 
 def auditable(

@@ -13,26 +13,25 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from pydantic import ValidationError
 
 from timeloupe.environment.rollout import derive_seed
 from timeloupe.environment.settings import EpisodeSettings
 from timeloupe.environment.tools import View, crop_video
-from timeloupe.errors import PolicyError, RecordError, VideoError
+from timeloupe.errors import PolicyError, VideoError
 from timeloupe.eval.scaling import Pointed, pointed_at
 from timeloupe.eval.strict import answer_part
 from timeloupe.eval.voting import LOWEST_WEIGHT, MAX_CROPS, evidence_weight
 from timeloupe.grounding import Corners
 from timeloupe.policy.base import GenerationRequest, Policy
 from timeloupe.prompt.build import question_block
-from timeloupe.runs import EpisodeKey, episode_key, write_atomic
+from timeloupe.runs import EpisodeKey, episode_key, read_appended, write_atomic
 from timeloupe.trajectory import (
     FrameRef,
     Generation,
@@ -238,41 +237,20 @@ def _total(usages: Sequence[Usage], key: str) -> int | None:
     return None if any(value is None for value in values) else sum(values)
 
 
-def append_rows(path: Path, rows: Sequence[Relevance]) -> None:
-    """Add rows and hand them to the operating system before returning."""
-    with path.open("ab") as file:
-        file.write("".join(to_line(row) + "\n" for row in rows).encode())
-
-
 def read_rows(path: Path, scorer: str) -> dict[EpisodeKey, Relevance]:
     """Return what one scorer said, faults left out, by episode.
 
     Raises:
-        RecordError: A whole line is no row of a scorer.
+        RecordError: A whole line is no valid row.
     """
-    return {row.key: row for row in _lines(path) if row.scorer == scorer and not row.fault}
+    return {row.key: row for row in read_appended(path, Relevance) if row.scorer == scorer and not row.fault}
 
 
 def mend(path: Path, scorer: str) -> None:
     """Take a scorer's faults and a torn last line out of the file, so that they are asked again."""
     if path.is_file():
-        kept = [row for row in _lines(path) if row.scorer != scorer or not row.fault]
+        kept = [row for row in read_appended(path, Relevance) if row.scorer != scorer or not row.fault]
         write_atomic(path, "".join(to_line(row) + "\n" for row in kept).encode())
-
-
-def _lines(path: Path) -> Iterator[Relevance]:
-    if not path.is_file():
-        return
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                yield Relevance.model_validate_json(line)
-            except ValidationError as error:
-                if not line.endswith(b"\n"):
-                    return  # torn by a kill
-                raise RecordError(
-                    f"{path}:{number} is no row of a scorer; fix or remove that line"
-                ) from error
 
 
 def evidence_weights(samples: Sequence[Trajectory], known: Mapping[EpisodeKey, Relevance]) -> list[float]:

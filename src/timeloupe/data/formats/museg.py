@@ -14,10 +14,10 @@ from timeloupe.data.formats.row import (
     Context,
     Format,
     Row,
+    check_times,
     read_seconds,
     read_segments,
     read_text,
-    refused,
     write_segments,
 )
 from timeloupe.eval.files.records import Record
@@ -56,10 +56,7 @@ def write(row: Row, number: int, context: Context) -> dict[str, Any]:
         RecordError: The row asks for something else than times, or has none.
     """
     example = row.example
-    if example.task not in NAMES:
-        raise refused("task", f"one of {', '.join(NAMES)}", example.task)
-    if not example.segments:
-        raise refused("segments", "at least one", [])
+    check_times(example, NAMES)
     record: dict[str, Any] = {
         "idx": int(example.id) if is_whole_number(example.id) else number,
         "problem": example.question,

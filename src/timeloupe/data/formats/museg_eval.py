@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from timeloupe.data.formats.row import Context, Format, Row, read_segments, read_text, refused, write_segments
+from timeloupe.data.formats.row import (
+    Context,
+    Format,
+    Row,
+    check_times,
+    read_segments,
+    read_text,
+    write_segments,
+)
 from timeloupe.eval.files.records import Record
 from timeloupe.trajectory import Example
 
@@ -39,10 +47,7 @@ def write(row: Row, number: int, context: Context) -> dict[str, Any]:
         RecordError: The row asks for something else than times, or has none.
     """
     example = row.example
-    if example.task not in ("grounding", "multi_segment"):
-        raise refused("task", "grounding or multi_segment", example.task)
-    if not example.segments:
-        raise refused("segments", "at least one", [])
+    check_times(example)
     return {
         "video": example.video, "question": example.question, "groundtruth": write_segments(example.segments),
     }  # fmt: skip

@@ -7,7 +7,7 @@ knows stays in ``rest`` and is written back by that format alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -154,6 +154,18 @@ class Format:
 def refused(field: str, allowed: str, got: object) -> RecordError:
     """Return the error of a row that a format cannot hold; the caller puts the place in front."""
     return RecordError(f"field {field!r} must be {allowed}, got {got!r:.80}")
+
+
+def check_times(example: Example, tasks: Collection[str] = ("grounding", "multi_segment")) -> None:
+    """Do nothing if an example asks for times, in one of these tasks, and has them.
+
+    Raises:
+        RecordError: It asks for something else, or has no segment.
+    """
+    if example.task not in tasks:
+        raise refused("task", " or ".join(tasks), example.task)
+    if not example.segments:
+        raise refused("segments", "at least one", [])
 
 
 def is_number(value: object) -> bool:

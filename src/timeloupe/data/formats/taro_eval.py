@@ -16,10 +16,10 @@ from timeloupe.data.formats.row import (
     Context,
     Format,
     Row,
+    check_times,
     read_seconds,
     read_segments,
     read_text,
-    refused,
     write_segments,
 )
 from timeloupe.data.formats.taro import read_clip, shifted
@@ -59,10 +59,7 @@ def write(row: Row, number: int, context: Context) -> dict[str, Any]:
         RecordError: The row asks for something else than times, or has none.
     """
     example = row.example
-    if example.task not in ("grounding", "multi_segment"):
-        raise refused("task", "grounding or multi_segment", example.task)
-    if not example.segments:
-        raise refused("segments", "at least one", [])
+    check_times(example)
     part = row.extra.get(CLIP)
     number_as_id = int(example.id) if is_whole_number(example.id) else example.id
     record: dict[str, Any] = {"qid": number_as_id, "query": example.question}
