@@ -18,7 +18,8 @@ from timeloupe.errors import ConfigError, MissingError
 from timeloupe.eval.config_diff import AREAS, area_of, differences, known_settings
 from timeloupe.eval.diff import RunDiff, compare_runs, diff_facts
 from timeloupe.eval.figure_diff import marks, rounding
-from timeloupe.eval.recorded import Asked, Recorded, asked_rows, read_beside, read_recorded, reply_of
+from timeloupe.eval.recorded import Asked, Recorded, asked_rows, read_beside, read_recorded
+from timeloupe.eval.recorded_reply import reply_of
 from timeloupe.eval.registry import benchmark
 from timeloupe.eval.row_diff import REASONS, UNPAIRED
 from timeloupe.eval.scoring import Row

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timeloupe.eval.metrics import Interval
-from timeloupe.eval.recorded import Recorded, Reply
+from timeloupe.eval.recorded import Recorded
+from timeloupe.eval.recorded_reply import Reply
 from timeloupe.eval.report import BenchReport, Cost, Entry, same_but_seeds, short_names
 from timeloupe.eval.report_groups import category_values, duration_bins
 from timeloupe.eval.report_markdown import markdown, plain

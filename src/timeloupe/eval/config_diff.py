@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from timeloupe.eval.recorded import Key, Recorded, Reply
+from timeloupe.eval.recorded import Recorded
+from timeloupe.eval.recorded_reply import Key, Reply
 
 _HASH = re.compile(r"\b([0-9a-f]{12})(?:[0-9a-f]{28}|[0-9a-f]{52})(?![0-9a-f])")
 

@@ -17,7 +17,8 @@ from timeloupe.eval.baselines import baselines
 from timeloupe.eval.card import card_lines
 from timeloupe.eval.figure_diff import marks
 from timeloupe.eval.metrics import Interval, bootstrap_interval
-from timeloupe.eval.recorded import Asked, Recorded, Reply
+from timeloupe.eval.recorded import Asked, Recorded
+from timeloupe.eval.recorded_reply import Reply
 from timeloupe.eval.report_figures import Figure, mean_of, official_figures, strict_figures
 from timeloupe.eval.report_groups import category_values, duration_bins, groups_of
 from timeloupe.eval.scoreboard import STRICT

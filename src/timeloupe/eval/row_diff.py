@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from timeloupe.eval.figure_diff import Marks
-from timeloupe.eval.recorded import Key, Recorded, Reply, Span
+from timeloupe.eval.recorded import Recorded
+from timeloupe.eval.recorded_reply import Key, Reply, Span
 
 REASONS = {
     "missing": "played in one run only",
