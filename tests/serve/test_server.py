@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import signal
@@ -31,6 +33,7 @@ from timeloupe.errors import ConfigError
 from timeloupe.serve.page import source_hash
 from timeloupe.serve.server import Viewer, ViewerServer, make_server
 from timeloupe.serve.shelf import Shelf
+from timeloupe.serve.video_file import VideoFile
 from timeloupe.trajectory import to_line
 
 SECONDS = 20
@@ -196,6 +199,26 @@ def test_listed_files_that_are_no_videos_or_links_are_not_given(server: ViewerSe
     with serving(run, follow_links=True) as following:
         assert ask(following, "/video/0/1")[1] == (run / "clip.mp4").read_bytes()
         assert ask(following, "/video/0/2")[0].status == 404
+
+
+def test_a_video_that_cannot_be_read_on_ends_the_connection_and_nothing_else_is_said(
+    server: ViewerServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell():
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read(10)
+
+    broken = VideoFile(Broken(b"x" * 100), 100, "video/mp4", '"tag"')
+    monkeypatch.setattr("timeloupe.serve.server.open_video", lambda *_: broken)
+    with socket.create_connection(server.server_address[:2], timeout=20) as connection:
+        port = server.server_address[1]
+        connection.sendall(f"GET /video/0/0 HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+        said = b"".join(iter(lambda: connection.recv(4096), b""))
+    head, body = said.split(b"\r\n\r\n", 1)
+    assert head.startswith(b"HTTP/1.1 200") and b"Content-Length: 100" in head
+    assert body == b"x" * 10
 
 
 def test_a_video_whole_and_in_parts(server: ViewerServer, run: Path) -> None:

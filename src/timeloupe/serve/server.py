@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import parse_qs, urlsplit
 
 from timeloupe.errors import ConfigError, TimeloupeError, VideoError, boundary
@@ -312,13 +312,19 @@ class _Handler(BaseHTTPRequestHandler):
                 headers["Content-Range"] = f"bytes {start}-{end - 1}/{video.size}"
             self.send_response(HTTPStatus.OK if span is None else HTTPStatus.PARTIAL_CONTENT)
             self._send_common(headers)
-            if self.command == "HEAD":
-                return
-            video.file.seek(start)
+            if self.command != "HEAD":
+                self._send_bytes(video.file, start, end)
+
+    def _send_bytes(self, file: BinaryIO, start: int, end: int) -> None:
+        """Send a part of a file, or close the connection: with the status sent, no other answer can follow."""
+        try:
+            file.seek(start)
             while start < end:
-                chunk = video.file.read(min(_CHUNK_BYTES, end - start))
-                if not chunk:  # the file was cut while it was sent: what was promised cannot be kept
+                chunk = file.read(min(_CHUNK_BYTES, end - start))
+                if not chunk:  # the file was cut while it was sent
                     self.close_connection = True
                     return
                 self.wfile.write(chunk)
                 start += len(chunk)
+        except OSError:
+            self.close_connection = True
