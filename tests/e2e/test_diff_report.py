@@ -116,14 +116,17 @@ def world_file(folder: Path, count: int, question: str = "When?") -> Path:
 
 def write(
     folder: Path, world: Path, *, played: int | None = None, faults: int = 0, wrong: int = 0, repeats: int = 1,
-    seed: int = 0, said: str = "",
+    seed: int = 0, said: str = "", wanted: int | None = None,
 ) -> Path:  # fmt: skip
-    """A run over a world: the first ``faults`` episodes lost, the next ``wrong`` ones wrong, the others right."""
+    """A run over a world: the first ``faults`` episodes lost, the next ``wrong`` ones wrong, the others right.
+
+    ``repeats`` are there of the ``wanted`` ones.
+    """
     rows = benchmark("world").load(world)
     run = create_run(folder, {
         "command": "eval", "benchmark": "world", "questions": len(rows), "questions_sha256": digest_rows(rows),
         "policy": {"name": "test"}, "protocol": "small", "episode": {"temperature": 0.0},
-        "flags": {"data": str(world), "seed": seed, "repeats": repeats},
+        "flags": {"data": str(world), "seed": seed, "repeats": wanted or repeats},
     })  # fmt: skip
     for repeat in range(repeats):
         for at, row in enumerate(rows[:played]):
@@ -164,6 +167,43 @@ def test_a_half_run_lost_episodes_and_repeats_are_counted_and_said(tmp_path: Pat
     report = run("report", whole, half, twice).stdout
     assert "half is not whole: 12 of 20 episodes are missing or lost to machines" in report
     assert "| twice | 2 |" in report and "±" in report
+
+
+def test_repeats_that_were_not_begun_are_missing_too(tmp_path: Path) -> None:
+    world = world_file(tmp_path / "world", 12)
+    killed = write(tmp_path / "killed", world, wanted=4)
+    (bench,) = json.loads(run("report", killed, "--json").stdout)["benchmarks"]
+    (entry,) = bench["entries"]
+    assert (entry["wanted"], entry["lost"], entry["samples"], entry["not_begun"]) == (48, 36, 1, 3)
+    said = run("report", killed).stdout.replace("\\", "")
+    assert "killed is not whole: 36 of 48 episodes are missing" in said
+    assert "3 of 4 repeats were not begun and are in no figure" in said and "count them as wrong" not in said
+    assert (
+        "has no card.json: 12 of 48 episodes are there" in said
+        and "price and seconds of the run are not known" in said
+    )
+    partly = write(tmp_path / "partly", world, played=6, wanted=2)
+    said = run("report", partly).stdout
+    assert "partly is not whole: 18 of 24" in said and "1 of 2 repeats were not begun" in said
+    assert "the other missing ones count as wrong" in said
+
+
+def test_a_vote_is_said_to_stand_in_the_card_only_if_it_does(tmp_path: Path) -> None:
+    world = world_file(tmp_path / "world", 4)
+    voting = write(tmp_path / "voting", world, repeats=2)
+    (voting / "session.json").write_text('{"samples": 2, "vote": "majority"}', encoding="utf-8")
+    told = "votes with 2 episodes per question: each counts by itself here"
+    said = run("report", voting).stdout.replace("\\", "")
+    assert f"{told}, and there is no vote yet: timeloupe eval --resume holds it" in said
+    card = {"voting": {"vote": "majority", "samples": 2}, "cost": {}}
+    (voting / "card.json").write_text(json.dumps(card), encoding="utf-8")
+    said = run("report", voting).stdout.replace("\\", "")
+    assert f"{told}, the vote's score is in card.json under 'voting'" in said
+    (voting / "session.json").write_text('{"samples": 4}', encoding="utf-8")
+    (entry,) = json.loads(run("report", voting, "--json").stdout)["benchmarks"][0]["entries"]
+    assert (entry["wanted"], entry["lost"]) == (16, 8), (
+        "a vote wants its samples, whatever the flags said first"
+    )
 
 
 def test_seeds_of_one_configuration_are_one_line_with_their_spread(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def bench(label: str, mean: float | None, tokens: float | None, group: str = "sh
         label=label, runs=(label,), samples=1, seeds=(0,), strict=(), official={"official:taro": f"ends with {label}"},
         overall=interval, categories={"kind": {group: interval, "other": interval}},
         durations={"under 30 s": interval, "30 s and more": interval}, failures={label: 1}, stops={"answered": 3},
-        wanted=4, lost=1, cost=Cost(tokens, 1.0, 0.0, 2.0, 1.0), card=(label,),
+        wanted=4, lost=1, not_begun=0, cost=Cost(tokens, 1.0, 0.0, 2.0, 1.0), card=(label,),
     )  # fmt: skip
     return BenchReport("b", label, "test", 4, "0" * 64, (entry, entry), {}, ("middle", 0.2), (label,))
 

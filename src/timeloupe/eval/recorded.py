@@ -85,6 +85,13 @@ class Recorded:
         """Numbers of the repeats, ascending."""
         return tuple(sorted({repeat for _, repeat in self.replies}))
 
+    @property
+    def num_wanted_repeats(self) -> int:
+        """How many repeats there should be: those that are there, and those that were asked for and not begun."""
+        asked = (self.config.get("flags", {}).get("repeats"), self.votes)
+        wanted = max((one for one in asked if isinstance(one, int)), default=0)
+        return len({*self.repeats, *range(wanted)})
+
     def predictions(self, repeat: int) -> dict[str, Any]:
         """Return what is scored of a repeat, by row id; faults of machines are not in it."""
         found = ((id, one) for (id, number), one in self.replies.items() if number == repeat)
@@ -144,26 +151,41 @@ def read_recorded(path: str | Path) -> Recorded:
     environments = read_sessions(path / ENVIRONMENT)
     if not environments and card.get("environment"):
         environments = [card["environment"]]
-    notes = [
-        f"has no {name}: {what}"
-        for name, there, what in (
-            (
-                CARD,
-                card,
-                "what it would say is taken from its configuration and episodes as far as they tell",
-            ),
-            (CONFIG, config, "it was not played by `timeloupe eval`, or copied in part"),
-        )
-        if not there
-    ]
-    notes += of_training
     found = Recorded(
-        str(path), "run folder", replies, card, config, session, tuple(environments), spoken, tuple(notes)
+        str(path), "run folder", replies, card, config, session, tuple(environments), spoken, of_training
     )
-    if not found.votes:
-        return found
-    voted = f"votes with {found.votes} episodes per question: each counts by itself here, the vote's score is in {CARD}"
-    return replace(found, notes=(*notes, voted))
+    return replace(found, notes=(*_lacks(found), *of_training, *_of_vote(found)))
+
+
+def _lacks(run: Recorded) -> list[str]:
+    """Which of its files a run lacks, and what is not known for that."""
+    notes: list[str] = []
+    if not run.card:
+        there = ""
+        if isinstance(run.config.get("questions"), int):
+            wanted = run.config["questions"] * run.num_wanted_repeats
+            there = f"{len(run.replies)} of {wanted} episodes are there; "
+        again = "; timeloupe eval --resume writes it" if run.config.get("command") == "eval" else ""
+        notes.append(
+            f"has no {CARD}: {there}hashes of prompt and weights, the server's version, price and seconds of the run "
+            f"are not known{again}"
+        )
+    if not run.config:
+        notes.append(
+            f"has no {CONFIG}: it was not played by `timeloupe eval`, or copied in part; flags, protocol and hash of "
+            "the questions are not known"
+        )
+    return notes
+
+
+def _of_vote(run: Recorded) -> list[str]:
+    """Where the score of a run that voted stands."""
+    if not run.votes:
+        return []
+    where = f"the vote's score is in {CARD} under 'voting'"
+    if not run.card.get("voting"):
+        where = "and there is no vote yet: timeloupe eval --resume holds it"
+    return [f"votes with {run.votes} episodes per question: each counts by itself here, {where}"]
 
 
 def read_beside(path: str | Path, other: Recorded, asked: Asked) -> Recorded:

@@ -54,7 +54,7 @@ class Entry:
     Attributes:
         label: For tables and plots.
         runs: Names of the runs.
-        samples: Repeats of all runs together.
+        samples: Repeats of all runs together, those that were not begun left out.
         seeds: Their seeds, as far as known.
         strict: The strict figures.
         official: Script -> its figures, or what it ends with as a text.
@@ -65,6 +65,8 @@ class Entry:
         stops: Stop reason -> episodes.
         wanted: Episodes there should be.
         lost: Of those, how many are missing or lost to machines.
+        not_begun: Repeats that there should be and of which there is no episode; they are in ``wanted`` and ``lost``,
+            and in no figure.
         cost: Of an episode.
         card: The card in short, or why there is none.
     """
@@ -82,6 +84,7 @@ class Entry:
     stops: Mapping[str, int]
     wanted: int
     lost: int
+    not_begun: int
     cost: Cost
     card: tuple[str, ...]
 
@@ -212,13 +215,14 @@ def _entry(
                 failures.update({why: count for why, count in table.failures.items() if count})
     replies = [reply for run in runs for reply in run.replies.values()]
     samples = sum(len(run.repeats) for run in runs)
+    wanted = sum(run.num_wanted_repeats for run in runs)
     played = sum(not reply.is_fault for reply in replies)
     seeds = [seed_of(run) for run in runs]
     return Entry(
         label, tuple(run.name for run in runs), samples, tuple(one for one in seeds if one is not None),
         strict_figures(strict, rows, seed), official_figures(runs, asked, seed), over(rows), categories, durations,
         dict(failures), dict(Counter(reply.stop.value for reply in replies if reply.stop is not None)),
-        samples * len(rows), max(0, samples * len(rows) - played), _cost(runs, replies), _card(runs[0]),
+        wanted * len(rows), max(0, wanted * len(rows) - played), wanted - samples, _cost(runs, replies), _card(runs[0]),
     )  # fmt: skip
 
 

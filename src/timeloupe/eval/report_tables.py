@@ -54,12 +54,19 @@ def grids(bench: BenchReport) -> list[Grid]:
 
 def warnings(bench: BenchReport) -> list[str]:
     """Return what must be known before a figure is quoted."""
-    found = [
-        f"{entry.label} is not whole: {entry.lost} of {entry.wanted} episodes are missing or lost to machines; its "
-        "figures count them as wrong"
-        for entry in bench.entries if not entry.is_whole
-    ]  # fmt: skip
-    return [*found, *bench.notes]
+    return [*(_not_whole(entry) for entry in bench.entries if not entry.is_whole), *bench.notes]
+
+
+def _not_whole(entry: Entry) -> str:
+    words = (
+        f"{entry.label} is not whole: {entry.lost} of {entry.wanted} episodes are missing or lost to machines"
+    )
+    if not entry.not_begun:
+        return f"{words}; its figures count them as wrong"
+    repeats = entry.samples + entry.not_begun
+    words += f"; {entry.not_begun} of {repeats} repeats were not begun and are in no figure"
+    counted = entry.lost > entry.not_begun * entry.wanted // repeats
+    return f"{words}, the other missing ones count as wrong" if counted else words
 
 
 def _strict(bench: BenchReport) -> Grid:
