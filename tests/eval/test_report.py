@@ -26,7 +26,11 @@ FRACTIONS = st.floats(0, 1, allow_nan=False)
 NAMES = st.text(max_size=60)
 
 
-@given(st.lists(st.floats(0, 1e5, allow_nan=False), max_size=40))
+@given(
+    st.lists(st.floats(0, 1e5, allow_nan=False), max_size=40)
+    | st.lists(st.floats(0, 2), max_size=40)
+    | st.lists(st.floats(200.0, 200.5), max_size=40)
+)
 def test_every_length_is_in_one_bin_and_no_bin_is_empty(lengths: list[float]) -> None:
     bins = duration_bins(lengths)
     for length in lengths:
@@ -44,6 +48,12 @@ def test_lengths_within_one_edge_are_split_by_their_quarters() -> None:
     ]  # fmt: skip
     assert list(duration_bins([10.0, 100.0, 1000.0, 4000.0])) == [
         "under 30 s", "60 s to 3 min", "10 min to 30 min", "60 min and more",
+    ]  # fmt: skip
+    assert list(duration_bins([61.0, 61.1, 61.2, 61.3])) == [
+        "under 61.0 s", "61.0 s to 61.2 s", "61.2 s to 61.3 s", "61.3 s and more"
+    ]  # fmt: skip
+    assert list(duration_bins([200.0, 200.1, 200.2, 200.3])) == [
+        "under 3.334 min", "3.334 min to 3.336 min", "3.336 min to 3.338 min", "3.338 min and more"
     ]  # fmt: skip
     assert duration_bins([]) == {} and len(duration_bins([5.0, 5.0])) == 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from timeloupe.eval.scoring import Row
 
@@ -52,17 +52,27 @@ def duration_bins(lengths: Sequence[float]) -> dict[str, tuple[float, float]]:
 
 def _bins(lengths: Sequence[float], edges: Sequence[float]) -> dict[str, tuple[float, float]]:
     bounds = [0.0, *sorted(set(edges)), math.inf]
+    words = _bound_words([bound for bound in bounds if 0 < bound < math.inf])
     found: dict[str, tuple[float, float]] = {}
     for low, high in zip(bounds, bounds[1:], strict=False):
         if any(low <= length < high for length in lengths):
-            found[_bin_name(low, high)] = (low, high)
+            found[_bin_name(low, high, words)] = (low, high)
     return found
 
 
-def _bin_name(low: float, high: float) -> str:
-    def words(seconds: float) -> str:
-        return f"{seconds:.0f} s" if seconds < 180 else f"{seconds / 60:.3g} min"
+def _bound_words(bounds: Sequence[float]) -> dict[float, str]:
+    """Bounds in words, with as many decimals as tell them apart."""
+    for more in range(16):
+        words = {
+            bound: f"{bound:.{more}f} s" if bound < 180 else f"{bound / 60:.{3 + more}g} min"
+            for bound in bounds
+        }
+        if len(set(words.values())) == len(words):
+            return words
+    return {bound: f"{bound!r} s" for bound in bounds}
 
+
+def _bin_name(low: float, high: float, words: Mapping[float, str]) -> str:
     if low == 0:
-        return f"under {words(high)}"
-    return f"{words(low)} and more" if math.isinf(high) else f"{words(low)} to {words(high)}"
+        return f"under {words[high]}"
+    return f"{words[low]} and more" if math.isinf(high) else f"{words[low]} to {words[high]}"
