@@ -258,6 +258,23 @@ def test_what_is_not_there_is_said(tmp_path: Path, video: str) -> None:
         export_page(run)
 
 
+def test_an_exported_page_shows_a_video_that_is_a_link_only_where_links_are_trusted(
+    tmp_path: Path, video: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(
+        tmp_path / "run", [look_twice("link.mp4", SECONDS), look_twice("notes.mp4", SECONDS, "b")]
+    )
+    (run / "link.mp4").symlink_to(video)
+    (run / "notes.mp4").write_text("a secret")
+    assert main(["view", str(run), "--export", "html"]) == 0
+    assert "link.mp4: it is a symbolic link" in (said := capsys.readouterr().err) and "--follow-links" in said
+    assert data_of((run / "index.html").read_text())["pictures"] == []
+    assert main(["view", str(run), "--export", "html", "--follow-links", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["videos_without_pictures"] == {"notes.mp4": "it does not begin like a video file"}
+    assert facts["pictures"] > 0
+
+
 def test_view_command(tmp_path: Path, video: str, capsys: pytest.CaptureFixture[str]) -> None:
     run = write_run(tmp_path / "run", [look_twice(video, SECONDS), look_twice("gone.mp4", SECONDS, "b")])
     assert main(["view", str(run), "--export", "html", "--json"]) == 0

@@ -359,7 +359,7 @@ def test_a_line_that_is_no_episode_is_told_to_the_page(tmp_path: Path) -> None:
         (["--out", "page.html"], 2, "add --export html"),
         (["--export", "html", "--port", "3"], 2, "--port is for the server"),
         (["--export", "html", "--token", "a-right-token-0123"], 2, "--token is for the server"),
-        (["--export", "html", "--follow-links"], 2, "--follow-links is for the server"),
+        (["--export", "html", "--open"], 2, "--open is for the server"),
         (["--token", "short"], 2, "12 to 128"),
         (["--port", "-1"], 2, "0 (a free one) to 65535"),
     ],

@@ -50,7 +50,7 @@ def test_what_is_no_file_is_not_shown(tmp_path: Path) -> None:
 def test_a_link_is_followed_when_asked(tmp_path: Path) -> None:
     path = draw_video(tmp_path / "a.mp4", 2)
     (tmp_path / "link.mp4").symlink_to(path)
-    with pytest.raises(VideoError, match="symbolic link; start the viewer with --follow-links"):
+    with pytest.raises(VideoError, match="symbolic link; add --follow-links"):
         open_video(str(tmp_path / "link.mp4"))
     open_video(str(tmp_path / "link.mp4"), follow_links=True).file.close()
     (tmp_path / "secret.mp4").symlink_to("/etc/passwd")

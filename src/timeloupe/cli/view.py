@@ -45,7 +45,7 @@ def view(
     ] = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     follow_links: Annotated[
-        bool, typer.Option("--follow-links", help="Play videos that are symbolic links too.")
+        bool, typer.Option("--follow-links", help="Show videos that are symbolic links too.")
     ] = False,
     export: Annotated[
         ExportKind | None,
@@ -86,12 +86,11 @@ def view(
             as_json=as_json,
         )
         return
-    given = {"--host": host, "--port": port, "--token": token}
-    given |= {"--open": open_browser or None, "--follow-links": follow_links or None}
+    given = {"--host": host, "--port": port, "--token": token, "--open": open_browser or None}
     for name, value in given.items():
         if value is not None:
             raise ConfigError(f"{name} is for the server, and --export starts none; leave out one of the two")
-    _export(run, other, out, pictures=pictures, as_json=as_json)
+    _export(run, other, out, follow_links=follow_links, pictures=pictures, as_json=as_json)
 
 
 def _serve(
@@ -129,12 +128,15 @@ def _serve(
         server.server_close()
 
 
-def _export(run: Path, other: Path | None, out: Path | None, *, pictures: bool, as_json: bool) -> None:
+def _export(
+    run: Path, other: Path | None, out: Path | None, *, follow_links: bool, pictures: bool, as_json: bool
+) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
     from timeloupe.serve.export import export_page
     from timeloupe.serve.thumbnails import MAX_PICTURES
+    from timeloupe.serve.video_file import LINK
 
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=as_json) as progress:
@@ -144,6 +146,7 @@ def _export(run: Path, other: Path | None, out: Path | None, *, pictures: bool, 
             out,
             beside=other,
             max_pictures=MAX_PICTURES if pictures else 0,
+            follow_links=follow_links,
             on_video=lambda count, total: progress.update(bar, completed=count, total=total),
         )
     notes = {video: reason for gallery in done.galleries for video, reason in gallery.notes.items()}
@@ -162,6 +165,8 @@ def _export(run: Path, other: Path | None, out: Path | None, *, pictures: bool, 
         return
     for video, reason in notes.items():
         console.print(f"no thumbnails of {video}: {reason}", style="yellow", markup=False, highlight=False)
+    if LINK in notes.values():
+        console.print("add --follow-links if you trust this run", style="yellow", highlight=False)
     if left_out and pictures:
         left = f"{left_out} frames have no thumbnail: the page holds {MAX_PICTURES} at most"
         console.print(left, style="yellow", highlight=False)

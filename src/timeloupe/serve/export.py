@@ -12,6 +12,7 @@ from timeloupe.runs import TRAJECTORIES, RunFolder, write_atomic
 from timeloupe.serve.page import fill
 from timeloupe.serve.page_data import run_data
 from timeloupe.serve.thumbnails import MAX_PICTURES, Gallery, make_gallery
+from timeloupe.serve.video_file import check_video
 from timeloupe.trajectory import Trajectory, read_trajectories
 
 PAGE = "index.html"
@@ -59,6 +60,7 @@ def export_page(
     *,
     beside: str | Path | None = None,
     max_pictures: int = MAX_PICTURES,
+    follow_links: bool = False,
     on_video: Callable[[int, int], None] | None = None,
 ) -> Export:
     """Write the page of a run and return what was written.
@@ -68,6 +70,7 @@ def export_page(
         out: Where to write; ``None`` = ``index.html`` in the run folder, or beside the file under its name.
         beside: Another run, to be shown side by side with the first.
         max_pictures: Pictures of frames at most; 0 = none.
+        follow_links: Whether pictures may come from a video that is a symbolic link; without, it gets a note.
         on_video: Called with (videos done, videos in all), for each run anew.
 
     Raises:
@@ -88,7 +91,7 @@ def export_page(
         folder = one if one.is_dir() else one.parent
         gallery = make_gallery(
             trajectories,
-            locate=lambda video, folder=folder: locate_video(video, folder),
+            locate=lambda video, folder=folder: _allowed(locate_video(video, folder), follow_links),
             max_pictures=max_pictures // len(runs),
             on_video=on_video,
         )
@@ -102,6 +105,11 @@ def export_page(
 def export_html(run: str | Path, out: str | Path | None = None) -> Path:
     """Write the page of a run and return its path; see :func:`export_page`."""
     return export_page(run, out).path
+
+
+def _allowed(path: str, follow_links: bool) -> str:
+    check_video(path, follow_links)
+    return path
 
 
 def locate_video(video: str, folder: Path) -> str:

@@ -29,6 +29,9 @@ _SIGNATURES = (
     (re.compile(rb"\x47.{187}\x47.{187}\x47|.{4}\x47.{191}\x47", re.DOTALL), "video/mp2t"),
     (re.compile(rb"GIF8[79]a"), "image/gif"),
 )
+LINK = "it is a symbolic link"
+"""Why such a file is not shown."""
+
 _HEAD_BYTES = 377
 """Three packets of a transport stream, the longest signature."""
 
@@ -66,8 +69,8 @@ def open_video(path: str, follow_links: bool = False) -> VideoFile:
         descriptor = os.open(path, flags)
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno == errno.ELOOP and os.path.islink(path):
-            hint = "start the viewer with --follow-links if you trust this run"
-            raise VideoError(path, "it is a symbolic link", hint=hint) from error
+            hint = "add --follow-links to `timeloupe view` if you trust this run"
+            raise VideoError(path, LINK, hint=hint) from error
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise VideoError(path, f"it cannot be opened: {reason}") from error
     facts = os.fstat(descriptor)
