@@ -299,6 +299,22 @@ def test_a_run_that_grows_and_a_server_that_ends(browser: Any, tmp_path: Path) -
             file.write(to_line(single_pass("gone.mp4", SECONDS, "later")) + "\n" + '{"torn')
         tab.page.reload()
         expect(tab.rows()).to_have_count(3)
+        one = single_pass("gone.mp4", SECONDS, "trained")
+        steps = [one.model_copy(update={"settings": {"step": step}}) for step in (3, 13)]
+        (tmp_path / "run" / "trajectories.jsonl").unlink()
+        write_run(tmp_path / "run", [*many("gone.mp4", SECONDS, 2), *steps])
+        tab.page.reload()
+        expect(tab.rows()).to_have_count(4)
+        for words, count in (("step:3", 1), ("step:13", 1), ("step:4", 0), ("step:13 nothing-like-it", 0)):
+            tab.page.locator("#search").fill(words)
+            expect(tab.rows()).to_have_count(count)
+        tab.page.locator("#search").fill("step:13")
+        expect(tab.rows()).to_have_count(1)
+        tab.page.locator("#list a").first.click()
+        expect(tab.page).to_have_url(re.compile(r"#/episode/trained\?.*step=13"))
+        tab.page.keyboard.press("Escape")
+        tab.page.locator("#search").fill("")
+        expect(tab.rows()).to_have_count(4)
         assert tab.complaints == []
         with opened(
             browser, f"{url}#/episode/item-1"
