@@ -301,7 +301,6 @@ def test_a_run_that_grows_and_a_server_that_ends(browser: Any, tmp_path: Path) -
         expect(tab.rows()).to_have_count(3)
         one = single_pass("gone.mp4", SECONDS, "trained")
         steps = [one.model_copy(update={"settings": {"step": step}}) for step in (3, 13)]
-        (tmp_path / "run" / "trajectories.jsonl").unlink()
         write_run(tmp_path / "run", [*many("gone.mp4", SECONDS, 2), *steps])
         tab.page.reload()
         expect(tab.rows()).to_have_count(4)

@@ -72,6 +72,15 @@ def test_a_rewritten_file_is_read_anew(tmp_path: Path) -> None:
     assert shelf.entries() == []
 
 
+def test_a_larger_file_in_the_same_place_on_the_disk_is_read_anew(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", many("v.mp4", 60, 2))
+    shelf = Shelf(run)
+    assert ids(shelf) == ["item-0", "item-1"]
+    text = "".join(to_line(single_pass("v.mp4", 60, f"other-{number}")) + "\n" for number in range(4))
+    (run / "trajectories.jsonl").write_text(text)  # with the file's number, as a file made anew may have
+    assert ids(shelf) == ["other-0", "other-1", "other-2", "other-3"]
+
+
 def test_a_whole_line_that_is_no_episode_is_told_with_its_number(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", many("v.mp4", 60, 2))
     shelf = Shelf(run)

@@ -21,6 +21,9 @@ from timeloupe.serve.thumbnails import Gallery
 from timeloupe.trajectory import Trajectory
 
 
+_TAIL_BYTES = 512
+
+
 @dataclass
 class _Line:
     """Where an episode stands in the file, and its line in the list."""
@@ -124,7 +127,7 @@ class Shelf:
                 if stamp == self._stamp:
                     return
                 replaced = facts.st_ino != self._stamp[0] or facts.st_size <= self._stamp[1]
-                if replaced or facts.st_size < self._taken:
+                if replaced or facts.st_size < self._taken or not self._goes_on(file):
                     self._forget()
                 self._take(file)
                 self._stamp = stamp
@@ -133,7 +136,13 @@ class Shelf:
         self._lines: dict[RolloutKey, _Line] = {}
         self._taken = 0  # bytes of whole lines taken in
         self._count = 0  # whole lines taken in
+        self._tail = b""  # how the last of them ends
         self._stamp = (0, 0, 0)
+
+    def _goes_on(self, file: BinaryIO) -> bool:
+        """Whether what was taken in still ends as it did: a file made anew may have the number of the one before."""
+        file.seek(self._taken - len(self._tail))
+        return file.read(len(self._tail)) == self._tail
 
     def _take(self, file: BinaryIO) -> None:
         file.seek(self._taken)
@@ -154,6 +163,7 @@ class Shelf:
             if whole:
                 self._taken += len(raw)
                 self._count += 1
+                self._tail = raw[-_TAIL_BYTES:]
 
     def _add(self, trajectory: Trajectory, offset: int, length: int) -> None:
         self._lines[rollout_key(trajectory)] = _Line(offset, length, entry_data(trajectory, Gallery()))
