@@ -163,6 +163,12 @@ def test_a_half_run_lost_episodes_and_repeats_are_counted_and_said(tmp_path: Pat
     assert found["rows"]["reasons"] == {"missing": 10, "fault": 2, "answer": 1}
     several = json.loads(run("diff", whole, twice, "--json").stdout)
     assert several["rows"]["extra_repeats"] == [1] and several["rows"]["compared"] == 20
+    assert several["questions"]["pairs"] == 20
+    shown = run("diff", whole, twice).stdout
+    assert "repeats 1 are in one run only" in shown and "as wholes" in shown
+    assert (
+        "20 of 20 questions that both answered, in 40 pairs of episodes" in run("diff", twice, twice).stdout
+    )
     assert [one["area"] for one in several["differences"]] == ["seed"]
     report = run("report", whole, half, twice).stdout
     assert "half is not whole: 12 of 20 episodes are missing or lost to machines" in report

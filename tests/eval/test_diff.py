@@ -17,7 +17,7 @@ from timeloupe.environment.settings import EpisodeSettings
 from timeloupe.errors import ConfigError, MissingError
 from timeloupe.eval.config_diff import AREAS, area_of, differences, known_settings
 from timeloupe.eval.diff import RunDiff, compare_runs, diff_facts
-from timeloupe.eval.figure_diff import marks, rounding
+from timeloupe.eval.figure_diff import ROW_VALUE, marks, rounding
 from timeloupe.eval.recorded import Asked, Recorded, asked_rows, read_beside, read_recorded
 from timeloupe.eval.recorded_reply import reply_of
 from timeloupe.eval.registry import benchmark
@@ -186,29 +186,52 @@ def test_swapped_runs_differ_by_the_negative(pair: tuple[Recorded, Recorded]) ->
 @settings(max_examples=25, deadline=None)
 @given(runs())
 def test_what_the_reasons_cost_sums_up_and_every_row_is_counted_once(pair: tuple[Recorded, Recorded]) -> None:
-    """The repeats are the same on both sides here, so that the means are over the same replies."""
-    shared = pair[0].replies.keys() & pair[1].replies.keys()
-    one, two = (
-        replace(run, replies={key: run.replies[key] for key in run.replies if key in shared}) for run in pair
-    )
-    both = {key for key in shared if not one.replies[key].is_fault and not two.replies[key].is_fault}
-    one, two = (
-        replace(run, replies={key: run.replies[key] for key in run.replies if key in both})
-        for run in (one, two)
-    )
-    if not both:
-        return
+    """Whatever episodes one side lacks: difference, scores and reasons speak of those that both have."""
+    one, two = pair
+    both = {
+        key for key in one.replies.keys() & two.replies.keys()
+        if not one.replies[key].is_fault and not two.replies[key].is_fault
+    }  # fmt: skip
     found = compared(one, two)
-    assert found.rows.compared == len(both) == len(found.rows.changes) + found.rows.same
+    assert found.pairs == len(both) and {row.id for row in found.shared} == {id for id, _ in both}
+    assert found.rows.compared == len(found.rows.changes) + found.rows.same
     assert sum(found.rows.counts().values()) == len(found.rows.changes)
+    if not both:
+        assert found.scored[0].figures == () and not found.rows.effects
+        return
     first = found.scored[0].figures[0]
     assert first.change is not None and first.change.mean is not None
-    ones, twos = (marks(found.asked, "strict", found.shared, run) for run in (one, two))
+    trimmed = [replace(run, replies={key: run.replies[key] for key in both}) for run in pair]
+    ones, twos = (marks(found.asked, "strict", found.shared, run) for run in trimmed)
     means = [
         math.fsum(x.mean_value(row.id) or 0.0 for row in found.shared) / len(found.shared)
         for x in (ones, twos)
     ]
+    assert first.change.mean == pytest.approx(means[1] - means[0], abs=1e-12)
+    if first.name == ROW_VALUE:
+        assert (first.one, first.two) == pytest.approx(means)
     assert math.fsum(found.rows.effects.values()) == pytest.approx(means[1] - means[0], abs=1e-12)
+
+
+def test_repeats_that_one_run_alone_has_are_in_no_figure() -> None:
+    """The second run's other repeats are all right; against the first run's one repeat that is no gain."""
+    one = recorded([episode(example(at), "B") for at in range(3)], "one")
+    two = recorded(
+        [
+            episode(example(at), "A" if repeat else "B", repeat=repeat)
+            for at in range(3)
+            for repeat in range(4)
+        ],
+        "two",
+    )
+    for found in (compared(one, two), compared(two, one)):
+        assert found.rows.extra_repeats == (1, 2, 3) and found.rows.changes == () and found.pairs == 3
+        for figure in found.scored[0].figures:
+            assert figure.one == figure.two == 0.0 and figure.change is not None and figure.change.mean == 0.0
+    other = recorded([episode(example(at), "A", repeat=1) for at in range(3)], "other")
+    found = compared(one, other)
+    assert found.shared == () and found.pairs == 0 and found.scored[0].figures == ()
+    assert "no repeat in common" in " ".join(found.notes)
 
 
 def test_every_change_has_its_reason() -> None:

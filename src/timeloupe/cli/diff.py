@@ -149,15 +149,17 @@ def _causes(found: RunDiff) -> list[Line]:
 
 def _scores(found: RunDiff) -> list[Line]:
     total = len(found.asked.rows)
+    pairs = f", in {found.pairs} pairs of episodes" if found.pairs > len(found.shared) else ""
     lines: list[Line] = [
         ("", ""),
-        (f"Scores over the {len(found.shared)} of {total} questions that both answered; RUN2 - RUN1 with its 95 % "
-         "interval by video", "bold"),
+        (f"Scores over the {len(found.shared)} of {total} questions that both answered{pairs}; RUN2 - RUN1 with its "
+         "95 % interval by video", "bold"),
     ]  # fmt: skip
     if not found.shared:
-        lines.append((" there is none: one of the runs has only lost episodes", "red"))
+        lines.append((" there is none: no question has an answer of both runs in one repeat", "red"))
+    partial = any(len(run.replies) > found.pairs for run in (found.one, found.two))
     for one in found.scored:
-        lines += _table(one, len(found.shared) < total)
+        lines += _table(one, partial or len(found.shared) < total)
     return lines
 
 

@@ -21,7 +21,7 @@ class Scored:
 
     Attributes:
         modes: How the first and the second run are scored.
-        figures: Over the questions that both answered.
+        figures: Over the episodes that both answered.
         wholes: The same figures of each run as a whole, where what a machine lost or nobody played counts as the
             scorer has it: by repeat, then the figure's name.
         errors: What the official script ends with, for each run; "" if it does not.
@@ -41,7 +41,8 @@ class RunDiff:
         one: The first run.
         two: The second.
         asked: The rows that both are scored on.
-        shared: Questions that both answered, in any repeat.
+        shared: Questions that both answered in the same repeat.
+        pairs: Episodes of these that both have; scores and their difference are over them alone.
         differences: What was configured differently, the likeliest cause first.
         reach: What was shown differently.
         same: Areas whose settings both runs have, and have alike.
@@ -55,6 +56,7 @@ class RunDiff:
     two: Recorded
     asked: Asked
     shared: tuple[Row, ...]
+    pairs: int
     differences: tuple[Difference, ...]
     reach: Reach
     scored: tuple[Scored, ...]
@@ -83,17 +85,23 @@ def compare_runs(
     ]
     if not asked.whole:
         notes.append(f"the questions are those of {asked.source}")
+    if not set(one.repeats) & set(two.repeats):
+        notes.append("the runs have no repeat in common: nothing of them can be paired")
+    known = {row.id for row in asked.rows}
     answered = [
-        {id for (id, _), reply in run.replies.items() if reply.prediction is not None} for run in (one, two)
+        {key for key, reply in run.replies.items() if reply.prediction is not None and key[0] in known}
+        for run in (one, two)
     ]
     both = answered[0] & answered[1]
-    shared = tuple(row for row in asked.rows if row.id in both)
+    ids = {id for id, _ in both}
+    shared = tuple(row for row in asked.rows if row.id in ids)
     pairs, told = mode_pairs(one, two, asked, modes)
     notes += told
     scored: list[Scored] = []
     rows: RowChanges | None = None
     for pair in pairs:
-        ones, twos = marks(asked, pair[0], shared, one), marks(asked, pair[1], shared, two)
+        ones = marks(asked, pair[0], shared, one, only=both)
+        twos = marks(asked, pair[1], shared, two, only=both)
         if rows is None:
             rows = row_changes(one, two, [row.id for row in asked.rows], ones, twos)
         scored.append(
@@ -111,6 +119,7 @@ def compare_runs(
         two,
         asked,
         shared,
+        len(both),
         tuple(found),
         reach(one.replies, two.replies),
         tuple(scored),
@@ -198,7 +207,9 @@ def diff_facts(diff: RunDiff) -> dict[str, Any]:
              "mode": run.mode}
             for run in (diff.one, diff.two)
         ],
-        "questions": {"asked": len(diff.asked.rows), "both": len(diff.shared), "source": diff.asked.source},
+        "questions": {
+            "asked": len(diff.asked.rows), "both": len(diff.shared), "pairs": diff.pairs, "source": diff.asked.source,
+        },
         "differences": [
             {"area": one.area.name, "title": one.area.title, "why": one.area.why, "idle": one.idle or None,
              "reached": one.reached, "compared": one.compared,

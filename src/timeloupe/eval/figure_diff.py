@@ -7,13 +7,14 @@ gives must be the figure, as far as the script rounds it. Other figures (a mean 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from timeloupe.eval.metrics import Interval, paired_bootstrap_difference
 from timeloupe.eval.predictions import Loaded
 from timeloupe.eval.recorded import Asked, Recorded
+from timeloupe.eval.recorded_reply import Key
 from timeloupe.eval.scoreboard import ALL, OFFICIAL, STRICT, official_table, scripts_of
 from timeloupe.eval.scoring import Predictions, Row, Table
 
@@ -101,7 +102,15 @@ class Marks:
         return bool(self.figures)
 
 
-def marks(asked: Asked, mode: str, rows: Sequence[Row], run: Recorded, *, missing: bool = False) -> Marks:
+def marks(
+    asked: Asked,
+    mode: str,
+    rows: Sequence[Row],
+    run: Recorded,
+    *,
+    missing: bool = False,
+    only: Collection[Key] | None = None,
+) -> Marks:
     """Return what a scorer makes of a run's replies to some questions.
 
     Args:
@@ -110,10 +119,13 @@ def marks(asked: Asked, mode: str, rows: Sequence[Row], run: Recorded, *, missin
         rows: The questions.
         run: The run.
         missing: Also score the questions that a machine lost or nobody played, as the scorer does.
+        only: Take no other replies than these, by row id and repeat; ``None`` = all.
     """
     found = Marks(mode)
     for repeat in run.repeats:
         predictions = run.predictions(repeat)
+        if only is not None:
+            predictions = {id: one for id, one in predictions.items() if (id, repeat) in only}
         some = [row for row in rows if missing or row.id in predictions]
         given = {row.id: {row.id: predictions[row.id]} if row.id in predictions else {} for row in some}
         if not some:

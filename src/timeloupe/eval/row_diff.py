@@ -39,7 +39,7 @@ class RowChange:
         id: The question.
         repeat: Which of its episodes.
         reason: One of ``REASONS``.
-        one: What the first reply is worth in [0, 1]; ``None`` = nothing is known.
+        one: What the first reply is worth in [0, 1]; ``None`` = nothing is known, or it has no partner.
         two: What the second is worth.
         words: What differs, for people: text of models stands in it.
         video: Name of the video, as the question has it.
@@ -92,7 +92,7 @@ def row_changes(one: Recorded, two: Recorded, ids: Sequence[str], ones: Marks, t
         one: The first run.
         two: The second run.
         ids: Questions that may be compared: those of the benchmark.
-        ones: Marks of the first run's replies to the questions that both answered.
+        ones: Marks of the first run's replies that have a partner: both answered the question in that repeat.
         twos: Marks of the second's.
     """
     both = set(one.repeats) & set(two.repeats)
