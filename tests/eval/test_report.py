@@ -6,6 +6,7 @@ import math
 import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,10 +15,11 @@ from hypothesis import strategies as st
 from timeloupe.eval.metrics import Interval
 from timeloupe.eval.recorded import Recorded
 from timeloupe.eval.recorded_reply import Reply
-from timeloupe.eval.report import BenchReport, Cost, Entry, same_but_seeds, short_names
+from timeloupe.eval.report import BenchReport, Cost, Entry
 from timeloupe.eval.report_groups import category_values, duration_bins
 from timeloupe.eval.report_markdown import markdown, plain
 from timeloupe.eval.report_plots import one_line, plots
+from timeloupe.eval.report_runs import apart_notes, same_but_seeds, short_names
 from timeloupe.eval.report_tables import grids
 from timeloupe.eval.scoring import Row
 from timeloupe.serve.report_page import render_report
@@ -82,6 +84,54 @@ def run(name: str, seed: int, frames: int = 16) -> Recorded:
 def test_runs_of_several_seeds_are_put_together_and_those_of_one_seed_are_not() -> None:
     runs = [run("a", 0), run("b", 1), run("c", 0), run("d", 0, frames=8), replace(run("e", 2), config={})]
     assert [[one.name for one in some] for some in same_but_seeds(runs)] == [["a", "b"], ["c"], ["d"], ["e"]]
+
+
+def played_at(name: str, seed: int, **changes: Any) -> Recorded:
+    """A run of a served model, with the server's and the machine's facts changed as named."""
+    server = {"name": "vLLM", "version": "0.1", "model": {"id": "m", "revision": None}}
+    environment = {
+        "commit": "a" * 40,
+        "timeloupe": "1",
+        "num_cpus": 2,
+        "packages": {"numpy": "1", "av": "18"},
+    }
+    for key, value in changes.items():
+        place = server if key in ("version", "revision") else environment
+        if key == "revision":
+            server = server | {"model": {"id": "m", "revision": value}}
+        elif key in ("numpy", "av"):
+            environment = environment | {"packages": environment["packages"] | {key: value}}  # type: ignore[operator]
+        else:
+            place[key] = value
+    card = {"server": server, "environment": environment, "model": {"name": "openai:m"}}
+    session = {"base_url": f"http://127.0.0.1:{8000 + seed}/v1"}
+    return replace(run(name, seed), card=card, environments=(environment,), session=session)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"version": "0.2"}, "server: version: 0.1 -> 0.2"),
+        ({"revision": "b"}, "server: model.revision: null -> b"),
+        ({"commit": "b" * 40}, "timeloupe's code: commit: aaaaaaaaaaaa -> bbbbbbbbbbbb"),
+        ({"numpy": "2"}, "packages: numpy: 1 -> 2"),
+        ({"av": "19"}, "decoder: av: 18 -> 19"),
+    ],
+)
+def test_runs_of_another_server_commit_or_package_are_not_put_together(
+    changes: dict[str, Any], words: str
+) -> None:
+    one, two, three = played_at("a", 0), played_at("b", 1), played_at("c", 2, **changes)
+    assert [[each.name for each in some] for some in same_but_seeds([one, two, three])] == [["a", "b"], ["c"]]
+    (note,) = apart_notes([[one, two], [three]], ["a", "c"])
+    assert note == f"c is no further repeat of a, though only this differs: {words}"
+
+
+def test_where_a_server_was_and_on_how_many_cores_puts_nothing_apart() -> None:
+    runs = [played_at("a", 0), played_at("b", 1, num_cpus=64)]
+    assert len(same_but_seeds(runs)) == 1 and apart_notes([runs], ["a"]) == []
+    other = [[run("a", 0)], [run("d", 1, frames=8)]]
+    assert apart_notes(other, ["a", "d"]) == [], "other settings are another line anyway"
 
 
 def bench(label: str, mean: float | None, tokens: float | None, group: str = "short") -> BenchReport:

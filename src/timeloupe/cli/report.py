@@ -43,7 +43,8 @@ def report(
 ) -> None:
     """Put runs side by side: figures with 95 % intervals, categories, lengths, failures, cost, and what needs no look.
 
-    Runs whose configuration differs in the seed alone are one line: their mean, with the spread between them.
+    Runs that differ in the seed alone are one line: their mean, with the spread between them. Those that differ in the
+    server, the code or the packages too are lines of their own, and the report says in what.
 
     Raises:
         ConfigError: The file's ending is none of .md and .html, or a run is no run (exit code 2).

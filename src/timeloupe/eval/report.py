@@ -1,12 +1,11 @@
 """What several runs came to, benchmark by benchmark: figures with intervals, by category and by length, and their cost.
 
-Runs whose configuration differs in the seed alone are one entry: the mean over all their repeats, with the spread
+Runs that differ in the seed alone are one entry: the mean over all their repeats, with the spread
 between them beside the interval over questions. Pure.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from timeloupe.eval.recorded import Asked, Recorded
 from timeloupe.eval.recorded_reply import Reply
 from timeloupe.eval.report_figures import Figure, mean_of, official_figures, strict_figures
 from timeloupe.eval.report_groups import category_values, duration_bins, groups_of
+from timeloupe.eval.report_runs import apart_notes, same_but_seeds, seed_of, short_names
 from timeloupe.eval.scoreboard import STRICT
 from timeloupe.eval.scoring import Row
 
@@ -167,6 +167,7 @@ def _bench(runs: Sequence[tuple[Recorded, Asked]], seed: int) -> BenchReport:
     whole = {name: value for name, value in floors.items() if _covers(asked, name, seed)}
     best = max(whole or floors, key=lambda name: floors[name], default=None)
     notes = [f"{run.name} {note}" for run, _ in runs for note in run.notes]
+    notes += apart_notes(groups, labels)
     notes += [f"{run.name}: the questions are those of {one.source}" for run, one in runs if not one.whole]
     sha256 = next((run.questions_sha256 for run, _ in runs if run.questions_sha256), None)
     bench = asked.benchmark
@@ -231,47 +232,6 @@ def _lengths(rows: Sequence[Row], runs: Sequence[Recorded]) -> dict[str, float]:
     seen = {id: one.duration_seconds for run in runs for (id, _), one in run.replies.items()}
     found = {row.id: row.duration_seconds or seen.get(row.id) for row in rows}
     return {id: length for id, length in found.items() if length is not None}
-
-
-def same_but_seeds(runs: Sequence[Recorded]) -> list[list[Recorded]]:
-    """Return runs whose configuration differs in nothing but the seed together, in the order in which they come.
-
-    Runs of one seed are not put together: they are no draws of their own.
-    """
-    found: dict[tuple[str, int], list[Recorded]] = {}
-    for run in runs:
-        key = _configuration(run)
-        at = 0
-        while any(seed_of(other) == seed_of(run) for other in found.get((key, at), [])):
-            at += 1
-        found.setdefault((key, at), []).append(run)
-    return list(found.values())
-
-
-def seed_of(run: Recorded) -> int | None:
-    """Return a run's root seed as its episodes have it."""
-    return run.spoken.get("seed")
-
-
-def _configuration(run: Recorded) -> str:
-    """What two runs share that differ in nothing but the seed; a run without configuration is alone."""
-    if not run.config.get("episode"):
-        return f"alone: {run.name}"
-    config = dict(run.config)
-    config["flags"] = {
-        key: value for key, value in config.get("flags", {}).items() if key not in ("seed", "repeats")
-    }
-    weights = {key: value for key, value in run.card.get("model", {}).items() if key.endswith("sha256")}
-    return json.dumps([config, weights, run.mode], sort_keys=True, default=str)
-
-
-def short_names(names: Sequence[str]) -> list[str]:
-    """Return the last parts of paths, as many as tell them apart."""
-    for count in range(1, 8):
-        found = ["/".join(name.rstrip("/").split("/")[-count:]) for name in names]
-        if len(set(found)) == len(set(names)):
-            return found
-    return list(names)
 
 
 def _cost(runs: Sequence[Recorded], replies: Sequence[Reply]) -> Cost:
