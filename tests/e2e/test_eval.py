@@ -73,8 +73,10 @@ def test_the_same_seed_gives_the_same_episodes_whatever_the_concurrency_and_the_
         time.sleep(0.02)
     killed.kill()
     killed.wait()
+    noted = json.loads((tmp_path / "cut" / "session.json").read_text(encoding="utf-8"))["seconds"]
+    assert noted > 0, "a session that was killed counts"
     resumed = json.loads(run("--resume", tmp_path / "cut", "--json").stdout)
-    assert resumed["played_now"] < 6
+    assert resumed["played_now"] < 6 and resumed["seconds"] > noted
     assert episodes(tmp_path / "cut") == episodes(tmp_path / "whole")
     again = json.loads(run("--resume", tmp_path / "cut", "--json").stdout)
     assert again["played_now"] == 0 and again["scores"] == resumed["scores"]

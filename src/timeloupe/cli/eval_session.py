@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 SESSION = "session.json"
 """How the run was last played: flags that change no episode, and so may differ from session to session."""
 
+NOTE_SECONDS = 1.0
+"""How often the seconds of a session are written down while it plays."""
+
 MACHINE_FLAGS = (
     "base_url", "api_key_env", "timeout", "episode_deadline", "threads", "concurrency", "retries", "fail_on_error",
     "price", "cache_dir", "cache_bytes", "mode", "videos", "samples", "vote", "scorer_base_url", "scorer_model",
@@ -144,7 +147,8 @@ class Session:
 
         flags = self.flags
         run = create_run(self.folder, self.config)
-        self._note_session(0.0)
+        before = self.seconds()
+        self._note_session(before)
         again = run.drop_faults()
         done = run.done()
         jobs: list[Job] = [
@@ -160,18 +164,27 @@ class Session:
         size = flags["concurrency"]
         pace = Pace(size if served else 1, 1 if served else size, flags["retries"])
         stop = threading.Event()
-        began = time.perf_counter()
+        began = noted = time.perf_counter()
+
+        def on_played(trajectory: Trajectory, tally: Tally) -> None:
+            nonlocal noted
+            progress(trajectory, tally)
+            now = time.perf_counter()
+            if tally.written == 1 or now - noted >= NOTE_SECONDS:
+                noted = now
+                self._note_session(before + now - began)
+
         try:
             with (
                 two_stages(stop, self.console),
                 Progress(self.questions, len(jobs), self.console) as progress,
             ):
-                return run_episodes(jobs, run, self._play_batch(), pace, stop=stop, on_played=progress)
+                return run_episodes(jobs, run, self._play_batch(), pace, stop=stop, on_played=on_played)
         except (KeyboardInterrupt, OSError) as error:  # such as a disk without room
             self.tell_resume("interrupted" if isinstance(error, KeyboardInterrupt) else "broken off")
             raise
         finally:
-            self._note_session(time.perf_counter() - began)
+            self._note_session(before + time.perf_counter() - began)
 
     def tell_resume(self, why: str) -> None:
         """Say how the run goes on."""
@@ -180,14 +193,14 @@ class Session:
         )
 
     def _note_session(self, seconds: float) -> None:
-        """Write how the run is played, and add to the seconds that it has taken; a password stays out of the file."""
+        """Write how the run is played, and the seconds that it has taken; a password stays out of the file."""
         from timeloupe.runs import write_json
 
         stored = {key: plain(self.flags[key]) for key in MACHINE_FLAGS}
         for key in ("base_url", "scorer_base_url"):
             if "@" in (self.flags[key] or ""):
                 stored[key] = None
-        more = {"seconds": self.seconds() + seconds, "servers": self.servers()}
+        more = {"seconds": seconds, "servers": self.servers()}
         write_json(self.folder / SESSION, stored | more)
 
     def _note_server(self) -> None:
@@ -205,7 +218,8 @@ class Session:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
     def seconds(self) -> float:
-        """Wall time that all sessions of this run took; one that was killed is not in it."""
+        """Wall time that all sessions of this run took; of one that was killed, up to an episode near its end: the
+        seconds are noted as episodes come in, at most once in ``NOTE_SECONDS``."""
         return self._noted().get("seconds", 0.0)
 
     def servers(self) -> list[dict[str, Any]]:
