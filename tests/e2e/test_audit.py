@@ -15,9 +15,9 @@ from tests.servers.process import serving
 from tests.servers.raw_server import RawHandler, answering
 
 
-def timeloupe(*words: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+def timeloupe(*words: str | Path, code: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "timeloupe", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=cwd)
     assert done.returncode == code, done.stderr
     return done
 
@@ -35,9 +35,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(world: Path) -> Path:
-    folder = world / "run"
-    timeloupe("eval", "world", "--data", world, "--policy", "small", "--run", folder)
-    return folder
+    # Named from another folder than the tests' own: what is made of the run later must not depend on that.
+    words = ["eval", "world", "--data", world.name, "--policy", "small", "--run", f"{world.name}/run"]
+    timeloupe(*words, cwd=world.parent)
+    return world / "run"
 
 
 def changed(audited: dict[str, Any]) -> dict[str, float | None]:
@@ -63,6 +64,13 @@ def test_an_audit_asks_again_keeps_its_rows_and_goes_on(run: Path) -> None:
     assert "4 of 4 give the recorded answer" in table and "without, beyond elsewhere" in table
     true = document("audit", run, "--evidence", "true", "--limit", "1")
     assert true["asked_now"] == 5 and true["audit"] != whole["audit"]
+
+
+def test_clips_of_a_run_are_written_from_another_folder(run: Path, tmp_path: Path) -> None:
+    clips = tmp_path / "clips"
+    words = ["data", "convert", run / "trajectories.jsonl", tmp_path / "rows.jsonl", "--to", "swift_sft"]
+    timeloupe(*words, "--write-clips", clips)
+    assert list(clips.rglob("*.mp4"))
 
 
 def test_a_served_model_gives_the_same_answers_and_a_dead_one_no_table(run: Path) -> None:

@@ -25,8 +25,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(*words: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([*COMMAND, *map(str, words)], capture_output=True, text=True, timeout=300)
+def run(*words: str | Path, code: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [*COMMAND, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd)
     assert done.returncode == code, done.stderr
     return done
 
@@ -54,7 +55,7 @@ def test_the_same_seed_gives_the_same_episodes_whatever_the_concurrency_and_the_
     words = [
         "world",
         "--data",
-        world,
+        world.name,  # and resumed from another folder
         "--policy",
         "small",
         "--run",
@@ -64,7 +65,7 @@ def test_the_same_seed_gives_the_same_episodes_whatever_the_concurrency_and_the_
         "1",
     ]
     killed = subprocess.Popen(
-        [*COMMAND, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*COMMAND, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=world.parent
     )
     lines = tmp_path / "cut" / "trajectories.jsonl"
     while killed.poll() is None and not (
@@ -77,7 +78,7 @@ def test_the_same_seed_gives_the_same_episodes_whatever_the_concurrency_and_the_
     assert noted > 0, "a session that was killed counts"
     resumed = json.loads(run("--resume", tmp_path / "cut", "--json").stdout)
     assert resumed["played_now"] < 6 and resumed["seconds"] > noted
-    assert episodes(tmp_path / "cut") == episodes(tmp_path / "whole")
+    assert episodes(tmp_path / "cut") == episodes(tmp_path / "whole")  # the videos' paths, too
     again = json.loads(run("--resume", tmp_path / "cut", "--json").stdout)
     assert again["played_now"] == 0 and again["scores"] == resumed["scores"]
 

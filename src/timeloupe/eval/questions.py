@@ -21,8 +21,9 @@ class Questions:
     Attributes:
         benchmark: The benchmark.
         rows: Its rows, as far as they are asked.
-        examples: One per row, with the path of its video file. Where none was found the annotation's name stands: the
-            episode then ends with the reason.
+        examples: One per row, with the absolute path of its video file: what is made of the episodes later, an audit or
+            clips, may be asked for from another folder. Where none was found the annotation's name stands: the episode
+            then ends with the reason.
         num_rows: Rows of the files, asked or not.
         missing: Names of videos that were not found.
         sha256: Of the rows that are asked, labels included.
@@ -62,9 +63,8 @@ def load_questions(
         raise boundary(f"ids of {str(annotations)!r}", twice, "unique ids", "see `timeloupe data check`")
     folder = VideoFolder(videos or (annotations if annotations.is_dir() else annotations.parent))
     found = {row.video: _file(row.video, folder) for row in asked}
-    examples = tuple(
-        example_of(row).model_copy(update={"video": str(found[row.video] or row.video)}) for row in asked
-    )
+    named = {video: video if file is None else str(file.absolute()) for video, file in found.items()}
+    examples = tuple(example_of(row).model_copy(update={"video": named[row.video]}) for row in asked)
     missing = tuple(video for video, file in found.items() if file is None)
     return Questions(benchmark, asked, examples, len(rows), missing, digest_rows(asked))
 
