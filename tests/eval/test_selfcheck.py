@@ -40,6 +40,8 @@ class Behind:
     seeds: Callable[[int, int], int] = lambda seed, count: seed
     stop: str = "keep"
     most: int = 10_000
+    context: int = 10**9
+    shown: list[Any] = field(default_factory=list)
     refuses: str | None = None
     lives: int = 10_000
     name: str = "behind"
@@ -59,6 +61,11 @@ class Behind:
         if self.refuses or num_frames > self.most or self.count > self.lives:
             return Generation(text="", finish="error", error=self.refuses or "At most so many images")
         words = " ".join(message.text for message in request.messages)
+        self.shown.append((refs, request.sampling))
+        if (
+            num_frames + request.sampling.max_new_tokens > self.context
+        ):  # as vLLM has it: a reply needs its room, too
+            return Generation(text="", finish="error", error="maximum context length")
         times, clip = self.bend(list(refs[0].at_seconds), request.clips[0]) if refs else ([], None)
         text = self.answer(words, times, clip)
         if request.sampling.temperature:
@@ -224,6 +231,42 @@ def test_room_is_bisected_and_the_reason_passed_on() -> None:
     assert second.verdict == "cannot tell"
     assert findings(check_room(ask(Behind(most=20)))) == {"looks_do_not_fit"}
     assert check_room(ask(Behind(), tools=False))[1].verdict == "note"
+
+
+def test_room_is_asked_for_as_an_episode_asks() -> None:
+    """The reply's limit counts, its stops are sent, and crops have the size and number that an episode gives them."""
+    behind = Behind()
+    free = {"frame_size_wh": None, "skim_pixels": 64 * 64, "crop_pixels": 160 * 160, "min_pixels": 0}
+    _, looks = check_room(ask(behind, **free, max_segments_per_call=2))
+    assert looks.verdict == "ok" and "2 turns of 2 crops of 12 frames fit" in looks.seen
+    refs, sampling = max(behind.shown, key=lambda one: len(one[0]))
+    assert [len(ref.at_seconds) for ref in refs] == [16, 12, 12, 12, 12]
+    assert [ref.view for ref in refs] == ["skim"] + ["crop"] * 4
+    skim, *crops = (ref.size_wh[0] * ref.size_wh[1] for ref in refs)
+    assert skim <= 64 * 64 < min(crops) and max(crops) <= 160 * 160
+    assert {one.max_new_tokens for _, one in behind.shown[1:]} == {SETTINGS.max_new_tokens}
+    assert sampling.stop == tuple(PROTOCOLS["videotemp"].stop)
+
+
+def test_a_context_that_has_no_room_for_the_reply_is_too_small() -> None:
+    room, _ = check_room(ask(Behind(context=16 + 63)))
+    assert room.finding == "frames_do_not_fit" and "maximum context length" in room.seen
+    room, looks = check_room(ask(Behind(context=16 + 64)))
+    assert room.verdict == "ok" and looks.finding == "looks_do_not_fit"
+
+
+def test_more_frames_than_a_check_can_make_are_not_made() -> None:
+    behind = Behind()
+    looks = check_room(ask(behind, max_turns=100, crop_max_frames=64))[1]
+    assert looks.verdict == "cannot tell" and "19024 frames" in looks.seen and "--max-turns" in looks.do
+    assert max(sum(len(ref.at_seconds) for ref in refs) for refs, _ in behind.shown) <= 16
+
+
+def test_how_many_looks_fit_is_told_where_not_all_do() -> None:
+    looks = check_room(ask(Behind(most=16 + 2 * 12)))[1]
+    assert looks.finding == "looks_do_not_fit" and "with 1 crop in each of 2 turns" in looks.seen
+    none = check_room(ask(Behind(most=16 + 12)))[1]
+    assert none.finding == "looks_do_not_fit" and "nor does 1 crop in each" in none.seen
 
 
 @given(most=st.integers(0, 64))

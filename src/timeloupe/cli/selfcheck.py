@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from timeloupe.eval.selfcheck_probe import Asked
 
 
-MAX_FRAMES = 2048
-
-
 def selfcheck(
     base_url: BaseUrlFlag = None,
     model: ModelFlag = None,
@@ -100,6 +97,7 @@ def _asked(flags: dict[str, Any]) -> Asked:
     from timeloupe.cli.policies import PolicyFlags, openai_options
     from timeloupe.environment.settings import make_settings
     from timeloupe.eval.selfcheck_probe import Asked
+    from timeloupe.eval.selfcheck_server import MAX_FRAMES
     from timeloupe.policy.openai_server import OpenAIPolicy
     from timeloupe.prompt.protocol import PROTOCOLS
 

@@ -178,11 +178,13 @@ class Asked:
         policy = self.make(logprobs=False, extra_body={"stop": list(stop)})
         return self.ask(messages, clips, policy=policy)
 
-    def size_of(self, size_wh: tuple[int, int]) -> tuple[int, int]:
-        """Return the size in which an episode shows frames of a video of ``size_wh``."""
+    def size_of(self, size_wh: tuple[int, int], max_pixels: int | None = None) -> tuple[int, int]:
+        """Return the size in which an episode shows frames of a video of ``size_wh``; of a first look where no area is
+        given."""
         settings = self.settings
         return settings.frame_size_wh or fit_size(
-            size_wh, min_pixels=settings.min_pixels, max_pixels=settings.skim_pixels, multiple=settings.size_multiple
+            size_wh, min_pixels=settings.min_pixels, max_pixels=max_pixels or settings.skim_pixels,
+            multiple=settings.size_multiple,
         )  # fmt: skip
 
 

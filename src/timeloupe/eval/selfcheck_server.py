@@ -21,6 +21,9 @@ VIDEO_SEED = 1_700_011
 SHOWN_WH = (1280, 720)
 """Size of the video that the largest request stands for."""
 
+MAX_FRAMES = 2048
+"""More frames than that are not made for one request: they would lie in memory all at once."""
+
 MIN_KEPT = 0.95
 """With a smaller share of the tokens that the frames should take, some were dropped."""
 
@@ -152,7 +155,10 @@ def _chance(one: Seen) -> float:
 
 
 def check_room(asked: Asked) -> list[Check]:
-    """Check that the frames of the largest episode fit (``room``), and that several looks do (``second look``)."""
+    """Check that the first look of the largest episode fits (``room``), and all its crops too (``second look``).
+
+    With them the whole reply has to fit, as long as the settings allow it to be.
+    """
     settings = asked.settings
     most = settings.skim_frames
     reply = _room(asked, most)
@@ -161,27 +167,36 @@ def check_room(asked: Asked) -> list[Check]:
         return [*found, Check("second look", "note", "does not apply: episodes have one turn")]
     if found[0].verdict == "wrong":
         return [*found, Check("second look", "cannot tell", "the first look does not fit")]
-    looks = settings.num_turns - 1
-    counts = [most, *[settings.crop_max_frames] * looks]
-    reply = _room(asked, *counts)
-    if reply.error:
-        small = _room(asked, 2, 2)
-        if small.error:
-            return [*found, _no_second_look(small.error)]
-        return [
-            *found,
-            Check(
-                "second look", "wrong", f"{most} frames and {looks} crops of {settings.crop_max_frames} do not fit: "
-                f"{reply.error}", "Episodes that look often are lost.",
-                "Lower --frames or --max-turns, or raise the server's limits (vLLM: --max-model-len, "
-                "--limit-mm-per-prompt).", "looks_do_not_fit",
-            ),
-        ]  # fmt: skip
-    tokens = "" if reply.prompt_tokens is None else f", {reply.prompt_tokens} prompt tokens"
+    looks, each, frames = settings.num_turns - 1, settings.max_segments_per_call, settings.crop_max_frames
+    total = most + looks * each * frames
+    if total > MAX_FRAMES:
+        seen = f"an episode may show {total} frames, and a check makes at most {MAX_FRAMES} at once"
+        return [*found, Check("second look", "cannot tell", seen, do="Lower --max-turns to check what fits.")]
+    reply = _room(asked, most, [[frames] * each] * looks)
+    asks = f"{_counted(looks, 'turn')} of {_counted(each, 'crop')} of {frames} frames"
+    if not reply.error:
+        tokens = "" if reply.prompt_tokens is None else f", {reply.prompt_tokens} prompt tokens"
+        return [*found, Check("second look", "ok", f"{asks} fit too{tokens}")]
+    small = _room(asked, 2, [[2]])
+    if small.error:
+        return [*found, _no_second_look(small.error)]
+    fewer = ""
+    if each > 1:
+        fits = not _room(asked, most, [[frames]] * looks).error
+        with_one = f"1 crop in each of {_counted(looks, 'turn')}"
+        fewer = f"; with {with_one} they do" if fits else f"; nor does {with_one}"
     return [
         *found,
-        Check("second look", "ok", f"{looks} crops of {settings.crop_max_frames} frames fit too{tokens}"),
-    ]
+        Check(
+            "second look", "wrong", f"{most} frames and {asks} do not fit{fewer}: {reply.error}", "Episodes that look "
+            "as often and at as much as they may are lost.", "Lower --frames, --max-turns or --max-new-tokens, or "
+            "raise the server's limits (vLLM: --max-model-len, --limit-mm-per-prompt).", "looks_do_not_fit",
+        ),
+    ]  # fmt: skip
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def _no_second_look(error: str) -> Check:
@@ -240,27 +255,45 @@ def _bisect(asked: Asked, most: int) -> tuple[int, Seen | None]:
     return low, last
 
 
-def _room(asked: Asked, *counts: int) -> Seen:
-    """Return the reply to the last turn of an episode whose looks have so many frames; one token long."""
-    width, height = asked.size_of(SHOWN_WH)
-    clips: list[Clip] = []
-    for number, count in enumerate(counts):
-        picture = np.zeros((height, width, 3), dtype=np.uint8)
-        picture[..., 0] = np.linspace(0, 255, width, dtype=np.uint8)
-        frames = np.empty((count, height, width, 3), dtype=np.uint8)
-        for index in range(count):
-            frames[index] = np.roll(picture, 7 * index + number, axis=1)
-        # Four digits each, so that every frame takes the same number of tokens.
-        clips.append(Clip(frames, tuple(1000.0 + index for index in range(count)), 1000.0 + count))
+def _room(asked: Asked, frames: int, looks: Sequence[Sequence[int]] = ()) -> Seen:
+    """Return the reply to the last turn of an episode: as long as any, with the protocol's stops.
+
+    Args:
+        asked: The server.
+        frames: Of the first look.
+        looks: For each turn that looked, the number of frames of each of its crops.
+    """
+    settings = asked.settings
+    first = _moving(asked, frames, settings.skim_pixels, 0)
+    clips = [first]
     asks = question("What does the video show?")
-    messages = list(asked.messages(asks, clips[0], tools=len(clips) > 1))
-    for clip in clips[1:]:
-        segment = Segment(start_seconds=clip.at_seconds[0], end_seconds=clip.at_seconds[-1])
+    messages = list(asked.messages(asks, first, tools=bool(looks)))
+    for look in looks:
+        crops = [
+            _moving(asked, count, settings.crop_pixels, len(clips) + at) for at, count in enumerate(look)
+        ]
+        segments = [
+            Segment(start_seconds=crop.at_seconds[0], end_seconds=crop.at_seconds[-1]) for crop in crops
+        ]
+        called = f"<think></think>{write_call(segments, asked.protocol)}"
         messages += [
-            Message(role="assistant", parts=(Text(text=f"<think></think>{write_call([segment], asked.protocol)}"),)),
-            observation_message([clip.ref("crop")], [], asked.protocol, asks),
-        ]  # fmt: skip
-    return asked.ask(messages, clips, max_new_tokens=1)
+            Message(role="assistant", parts=(Text(text=called),)),
+            observation_message([crop.ref("crop") for crop in crops], [], asked.protocol, asks),
+        ]
+        clips += crops
+    return asked.ask(messages, clips, stop=tuple(asked.protocol.stop))
+
+
+def _moving(asked: Asked, count: int, max_pixels: int, number: int) -> Clip:
+    """Return ``count`` frames of a large video, no two of them alike, in the size in which they would be shown."""
+    width, height = asked.size_of(SHOWN_WH, max_pixels)
+    picture = np.zeros((height, width, 3), dtype=np.uint8)
+    picture[..., 0] = np.linspace(0, 255, width, dtype=np.uint8)
+    pixels = np.empty((count, height, width, 3), dtype=np.uint8)
+    for index in range(count):
+        pixels[index] = np.roll(picture, 7 * index + number, axis=1)
+    # Four digits each, so that every frame takes the same number of tokens.
+    return Clip(pixels, tuple(1000.0 + index for index in range(count)), 1000.0 + count)
 
 
 def check_grammar(asked: Asked, folder: Path) -> Check:
