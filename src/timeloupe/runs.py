@@ -110,21 +110,7 @@ class RunFolder:
 
     def repair(self) -> int:
         """Cut off a torn last line and end a whole one; return the number of bytes cut off."""
-        path = self.trajectories_path
-        if not path.is_file():
-            return 0
-        with path.open("r+b") as file:
-            size = file.seek(0, os.SEEK_END)
-            tail = _tail(file, size)
-            if not tail:
-                return 0
-            try:
-                Trajectory.model_validate_json(tail)
-            except ValidationError:
-                file.truncate(size - len(tail))
-                return len(tail)
-            file.write(b"\n")
-            return 0
+        return repair_appended(self.trajectories_path, Trajectory)
 
 
 def append_records(path: Path, records: Sequence[Record]) -> None:
@@ -156,6 +142,24 @@ def read_appended(path: Path, kind: type[RecordT]) -> Iterator[RecordT]:
                     f"{path}:{number} is not a valid {kind.__name__}: {where}: {first['msg']}; "
                     f"fix or remove that line"
                 ) from error
+
+
+def repair_appended(path: Path, kind: type[Record]) -> int:
+    """Cut a torn last line off a JSONL file and end a whole one; return the number of bytes cut off."""
+    if not path.is_file():
+        return 0
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        tail = _tail(file, size)
+        if not tail:
+            return 0
+        try:
+            kind.model_validate_json(tail)
+        except ValidationError:
+            file.truncate(size - len(tail))
+            return len(tail)
+        file.write(b"\n")
+        return 0
 
 
 def episode_key(trajectory: Trajectory) -> EpisodeKey:

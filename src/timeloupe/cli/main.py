@@ -57,6 +57,7 @@ COMMANDS = (
         ("reward", "simulate"), "reward:simulate", "See what a reward would teach, before training on it."
     ),
     Command(("data", "check"), "data:check", "Find faults in annotations."),
+    Command(("data", "build"), "data_build:build", "Make training rows from videos, labelled and checked."),
     Command(("data", "convert"), "convert:convert", "Write training rows in another format."),
     Command(("demo",), "demo:demo", "Watch the small model look closer, against a single pass."),
     Command(("world", "make"), "world:make", "Write procedural videos, questions about them and the truth."),

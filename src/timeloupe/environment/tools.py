@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from timeloupe.environment.settings import EpisodeSettings
 from timeloupe.errors import ConfigError
-from timeloupe.trajectory import FrameRef, Problem
+from timeloupe.trajectory import Box, FrameRef, Problem
 from timeloupe.video.image import fit_size
 from timeloupe.video.probe import VideoInfo
 from timeloupe.video.reader import VideoReader
@@ -150,3 +151,34 @@ def _read(
         }
     )  # fmt: skip
     return View(ref, frames.pixels)
+
+
+def cut_box(reader: VideoReader, box: Box, settings: EpisodeSettings) -> View | Problem:
+    """Return what a box shows, cut out of the frame displayed at its time, or why there is none.
+
+    The part has its own aspect ratio, within an area of ``crop_pixels``; where one frame size is set it has that.
+
+    Raises:
+        VideoError: The frame cannot be read.
+    """
+    duration = reader.info.duration_seconds
+    if box.at_seconds >= duration:
+        message = f"{box.at_seconds:g} s lies behind the end of the video, which is {duration:.1f} s long"
+        return Problem(reason="box_beyond_end", message=message)
+    frames = reader.read([box.at_seconds])
+    height, width = frames.pixels.shape[1:3]
+    left, top = math.floor(box.x1 * width), math.floor(box.y1 * height)
+    right, bottom = max(math.ceil(box.x2 * width), left + 1), max(math.ceil(box.y2 * height), top + 1)
+    part = frames.pixels[:, top:bottom, left:right]
+    size = settings.frame_size_wh or fit_size(
+        (part.shape[2], part.shape[1]), min_pixels=settings.min_pixels, max_pixels=settings.crop_pixels,
+        multiple=settings.size_multiple,
+    )  # fmt: skip
+    pixels = np.stack(
+        [np.asarray(Image.fromarray(one).resize(size, Image.Resampling.BILINEAR)) for one in part]
+    )
+    ref = FrameRef(
+        video=reader.info.path, view="image", start_seconds=frames.at_seconds[0], end_seconds=box.at_seconds,
+        at_seconds=frames.at_seconds, size_wh=size,
+    )  # fmt: skip
+    return View(ref, pixels)

@@ -10,14 +10,14 @@ played again: it will not get better.
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from timeloupe.errors import boundary
+from timeloupe.eval.threads import in_threads
 from timeloupe.runs import RunFolder
 from timeloupe.trajectory import Example, StopReason, Trajectory
 
@@ -113,7 +113,8 @@ def run_episodes(
         if round_number and pending:
             stop.wait(min(pace.wait_seconds * 2 ** (round_number - 1), MAX_WAIT_SECONDS))
         again: list[Job] = []
-        for job, trajectory in _played(pending, play_batch, pace, stop):
+        batches = [pending[at : at + pace.batch] for at in range(0, len(pending), pace.batch)]
+        for job, trajectory in in_threads(batches, play_batch, pace.threads, stop):
             if round_number < pace.retries and worth_retrying(trajectory):
                 again.append(job)
                 tally.retried += 1
@@ -133,81 +134,6 @@ def worth_retrying(trajectory: Trajectory) -> bool:
     """Whether a machine's fault ended the episode, of a kind that may be gone when it is played again."""
     problem = trajectory.problem
     return trajectory.stop is StopReason.INFRASTRUCTURE and (problem is None or problem.reason != "video")
-
-
-def _played(
-    jobs: Sequence[Job], play_batch: PlayBatch, pace: Pace, stop: threading.Event
-) -> Iterator[tuple[Job, Trajectory]]:
-    """Yield every job with its episode as they end."""
-    batches = [list(jobs[at : at + pace.batch]) for at in range(0, len(jobs), pace.batch)]
-    if pace.threads == 1:
-        for batch in batches:
-            if stop.is_set():
-                return
-            yield from zip(batch, play_batch(batch), strict=True)
-        return
-    waiting: queue.SimpleQueue[list[Job]] = queue.SimpleQueue()
-    for batch in batches:
-        waiting.put(batch)
-    ended: queue.SimpleQueue[tuple[list[Job], list[Trajectory] | BaseException] | None] = queue.SimpleQueue()
-    given_up = threading.Event()
-    threads = [
-        # A daemon: an interrupted program must not wait for a server that never answers.
-        threading.Thread(
-            target=_work, args=(waiting, ended, play_batch, stop, given_up), name=f"episodes-{number}", daemon=True
-        )
-        for number in range(min(pace.threads, len(batches)))
-    ]  # fmt: skip
-    for thread in threads:
-        thread.start()
-    running = len(threads)
-    try:
-        while running:
-            found = ended.get()
-            if found is None:
-                running -= 1
-                continue
-            batch, result = found
-            if isinstance(result, BaseException):
-                given_up.set()
-                yield from _ended_besides(ended)
-                raise result
-            yield from zip(batch, result, strict=True)
-    finally:
-        given_up.set()
-
-
-def _ended_besides(
-    ended: queue.SimpleQueue[tuple[list[Job], list[Trajectory] | BaseException] | None],
-) -> Iterator[tuple[Job, Trajectory]]:
-    """Yield what other threads have played by now; it was paid for, so an error of one thread does not lose it."""
-    while True:
-        try:
-            found = ended.get_nowait()
-        except queue.Empty:
-            return
-        if found is not None and not isinstance(found[1], BaseException):
-            yield from zip(found[0], found[1], strict=True)
-
-
-def _work(
-    waiting: queue.SimpleQueue[list[Job]],
-    ended: queue.SimpleQueue[tuple[list[Job], list[Trajectory] | BaseException] | None],
-    play_batch: PlayBatch,
-    stop: threading.Event,
-    given_up: threading.Event,
-) -> None:
-    while not (stop.is_set() or given_up.is_set()):
-        try:
-            batch = waiting.get_nowait()
-        except queue.Empty:
-            break
-        try:
-            ended.put((batch, play_batch(batch)))
-        except BaseException as error:  # it is raised in the thread that asked
-            ended.put((batch, error))
-            break
-    ended.put(None)
 
 
 @dataclass

@@ -183,6 +183,7 @@ def script_truth(script: WorldScript) -> dict[str, Any]:
             {
                 "scene": event.scene_index, "shape": event.shape, "segment": span(event.segment), "digit": event.digit,
                 "digit_segment": span(event.digit_segment), "distractor": event.distractor,
+                "path": list(event.path),
                 "boxes": [
                     [_rounded(box).at_seconds, _rounded(box).x1, _rounded(box).y1, _rounded(box).x2, _rounded(box).y2]
                     for box in (

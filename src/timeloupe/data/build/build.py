@@ -1,0 +1,198 @@
+"""All stages of a build over all their items, in threads, within a budget."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from timeloupe.data.build.labelling import Labeller
+from timeloupe.data.build.ledger import StageLedger, summarise, write_products, write_summary
+from timeloupe.data.build.recipe import BuildRecipe
+from timeloupe.data.build.record import FAULT, BuiltRow
+from timeloupe.data.build.stages.registry import STAGES, stage_name
+from timeloupe.errors import ConfigError
+from timeloupe.eval.threads import in_threads
+from timeloupe.trajectory import Example
+
+DONE, STOPPED, MONEY, TIME = "done", "stopped", "max_cost", "max_hours"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When to stop before the end; ``None`` = never.
+
+    Attributes:
+        max_cost: US dollars of all that was asked for the build, earlier sessions included.
+        max_seconds: Of this session.
+    """
+
+    max_cost: float | None = None
+    max_seconds: float | None = None
+
+
+@dataclass
+class Tally:
+    """How far a stage is.
+
+    Attributes:
+        stage: Its name.
+        items: Items that it has.
+        done: Items that have a row, made by this session or before.
+        kept: Rows kept.
+        faults: Rows that a machine's fault ended.
+        cost: US dollars of the whole build so far; ``None`` = not known.
+    """
+
+    stage: str
+    items: int
+    done: int = 0
+    kept: int = 0
+    faults: int = 0
+    cost: float | None = None
+
+
+OnRow = Callable[[BuiltRow, Tally], None]
+WorkThrough = Callable[[str, Any, Sequence[Sequence[Example]], threading.Event], Iterator[BuiltRow]]
+"""(stage, part of the recipe, batches, stop) to the rows as their batches end; after ``stop`` none begins."""
+
+
+@dataclass
+class Build:
+    """A build at work.
+
+    Attributes:
+        recipe: What is built.
+        folder: Where.
+        source: The rows that it begins with, videos by absolute path.
+        work_through: Makes the rows of batches: ``threads``, or a cluster.
+        batch: Items of a batch.
+        budget: When to stop.
+        stop: Set from outside to stop when the batches under way have ended.
+        on_row: Called with every row that was written.
+    """
+
+    recipe: BuildRecipe
+    folder: Path
+    source: Sequence[Example]
+    work_through: WorkThrough
+    batch: int = 1
+    budget: Budget = Budget()
+    stop: threading.Event = field(default_factory=threading.Event)
+    on_row: OnRow | None = None
+    ended: str = DONE
+    spent: float = 0.0
+    priced: bool = True
+    began: float = field(default_factory=time.perf_counter)
+
+    def run(self) -> dict[str, Any]:
+        """Make what is missing of every stage in order; return the summary, which is also written.
+
+        A stage whose rows are not complete, or hold faults, is the last one of this session.
+
+        Raises:
+            ConfigError: A setting does not fit, or the budget is one of money and nobody knows what a call costs.
+            RecordError: The folder holds a line that is no row.
+        """
+        ledgers = {
+            stage_name(part): StageLedger(self.folder / stage_name(part)) for part in self.recipe.stages
+        }
+        for ledger in ledgers.values():
+            for row in ledger.rows().values():
+                self._pay(row)
+        kept: dict[str, list[BuiltRow]] = {}
+        inputs: dict[str, Sequence[Example]] = {"source": self.source}
+        summary: dict[str, Any] = {"stages": {}}
+        for part in self.recipe.stages:
+            name = stage_name(part)
+            kind = STAGES[part.kind]
+            items = kind.items(inputs[part.reads], part)
+            rows = self._stage(name, part, items, ledgers[name])
+            summary["stages"][name] = summarise([rows[one.id] for one in items if one.id in rows])
+            missing = sum(one.id not in rows or rows[one.id].reason == FAULT for one in items)
+            if missing:
+                summary["stages"][name]["missing"] = missing
+                if self.ended == DONE:
+                    self.ended = FAULT
+                break
+            kept[name] = ledgers[name].finish(
+                items, lambda rows, kind=kind, part=part: kind.choose(rows, part)
+            )
+            summary["stages"][name]["handed_on"] = len(kept[name])
+            inputs[name] = [row.example for row in kept[name]]
+        summary["ended"] = self.ended
+        summary["cost"] = self.spent if self.priced and self.spent else None
+        summary["files"] = write_products(self.folder, kept)
+        write_summary(self.folder, summary)
+        return summary
+
+    def _stage(
+        self, name: str, part: Any, items: Sequence[Example], ledger: StageLedger
+    ) -> dict[str, BuiltRow]:
+        """Make the rows of a stage that are missing and return all there are, by id."""
+        ledger.drop_faults()
+        rows = ledger.rows()
+        wanted = {one.id for one in items}
+        here = [row for id, row in rows.items() if id in wanted]
+        tally = Tally(name, len(items), len(here), sum(row.kept for row in here))
+        missing = [one for one in items if one.id not in rows]
+        batches = [missing[at : at + self.batch] for at in range(0, len(missing), self.batch)]
+        if self._over() or not batches:
+            return rows
+        inner = threading.Event()
+        for row in self.work_through(name, part, batches, inner):
+            ledger.append(row)
+            rows[row.id] = row
+            self._pay(row)
+            tally.done += 1
+            tally.kept += row.kept
+            tally.faults += row.reason == FAULT
+            tally.cost = self.spent if self.priced else None
+            if self.on_row is not None:
+                self.on_row(row, tally)
+            if self._over():
+                inner.set()
+        return rows
+
+    def _pay(self, row: BuiltRow) -> None:
+        cost = row.cost
+        if cost is None and row.asked:
+            self.priced = False
+            if self.budget.max_cost is not None:
+                raise ConfigError(
+                    f"--max-cost {self.budget.max_cost:g} needs the cost of every call, got none for {row.id!r}: set "
+                    "labeller.price, and ask a server that counts tokens"
+                )
+        self.spent += cost or 0.0
+
+    def _over(self) -> bool:
+        """Whether the budget is spent, or somebody has stopped the build."""
+        if self.ended == DONE:
+            budget = self.budget
+            if budget.max_cost is not None and self.spent >= budget.max_cost:
+                self.ended = MONEY
+            elif budget.max_seconds is not None and time.perf_counter() - self.began >= budget.max_seconds:
+                self.ended = TIME
+            elif self.stop.is_set():
+                self.ended = STOPPED
+        return self.ended != DONE
+
+
+def threads(labeller: Labeller, number: int) -> WorkThrough:
+    """Return what works through batches in ``number`` threads of this process."""
+
+    def work_through(
+        stage: str, part: Any, batches: Sequence[Sequence[Example]], stop: threading.Event
+    ) -> Iterator[BuiltRow]:
+        def work(batch: Sequence[Example]) -> list[BuiltRow]:
+            return labeller.work(
+                stage, batch, lambda example: STAGES[part.kind].plan(example, part, labeller.kit)
+            )
+
+        for _, row in in_threads(batches, work, number, stop):
+            yield row
+
+    return work_through

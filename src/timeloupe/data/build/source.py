@@ -1,0 +1,76 @@
+"""The rows that a build begins with, and who it asks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from timeloupe.data.build.recipe import LabellerPart, SourcePart
+from timeloupe.data.formats.convert import AUTO, read_row, told
+from timeloupe.data.formats.files import read_records
+from timeloupe.data.formats.frames import VideoFrames
+from timeloupe.data.formats.registry import format_named
+from timeloupe.environment.oracle_policy import OraclePolicy
+from timeloupe.errors import MissingError, RecordError, boundary
+from timeloupe.trajectory import Example
+from timeloupe.world.labeller import read_truth
+
+
+def read_source(part: SourcePart, limit: int | None = None) -> list[Example]:
+    """Return the rows that a recipe begins with, their videos by absolute path.
+
+    Args:
+        part: Where they are.
+        limit: The first so many; ``None`` = all.
+
+    Raises:
+        ConfigError: The limit is < 1, or two rows have one id.
+        MissingError: The file is not there, or videos are not, with how many.
+        RecordError: A record cannot be read, or none is left.
+    """
+    if limit is not None and limit < 1:
+        raise boundary("--limit", limit, ">= 1")
+    path = part.path
+    format = told(path) if part.format == AUTO else format_named(part.format)
+    folder = (part.videos or path.parent).resolve()
+    context = format.context(None, VideoFrames(folder))
+    found: dict[str, Example] = {}
+    for number, record in enumerate(read_records(path)):
+        if isinstance(record, RecordError):
+            raise record
+        example = read_row(format, record, number, context).example
+        if part.tasks and example.task not in part.tasks:
+            continue
+        if example.id in found:
+            raise boundary(f"ids of {str(path)!r}", example.id, "unique ids", "see `timeloupe data check`")
+        found[example.id] = example.model_copy(update={"video": str(folder / example.video)})
+        if limit is not None and len(found) == limit:
+            break
+    if not found:
+        what = f" of the tasks {', '.join(part.tasks)}" if part.tasks else ""
+        raise RecordError(f"{path} holds no row{what}")
+    videos = dict.fromkeys(example.video for example in found.values())
+    missing = [video for video in videos if not Path(video).is_file()]
+    if missing:
+        raise MissingError(
+            f"{len(missing)} of {len(videos)} videos of {str(path)!r} are not there, such as {missing[0]!r}; "
+            "name their folder with source.videos"
+        )
+    return list(found.values())
+
+
+def make_oracle(labeller: LabellerPart, source: SourcePart, examples: list[Example]) -> OraclePolicy:
+    """Return the oracle of the world that the rows are of.
+
+    Raises:
+        MissingError: There is no ``truth.jsonl``.
+        ConfigError: A row is of another video.
+        RecordError: The truth cannot be read.
+    """
+    path = labeller.truth or source.path.parent / "truth.jsonl"
+    scripts = read_truth(path)
+    for example in examples:
+        if Path(example.video).name not in scripts:
+            raise boundary(
+                f"video of row {example.id!r}", example.video, f"one of the world in {str(path)!r}"
+            )
+    return OraclePolicy({one.id: (scripts[Path(one.video).name], one) for one in examples}, labeller.oracle)

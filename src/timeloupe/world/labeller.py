@@ -1,0 +1,180 @@
+"""A labeller that knows the truth of a world and errs as often as it is told to: for measuring what checks are worth.
+
+Where it is asked for a segment it knows where the event is, whatever it was shown, and then errs. Where it is asked for
+an answer it sees what the frames in front of it show, and guesses where they do not show it: so a check can pass by
+luck, and pass for a reason that has nothing to do with the segment, as with a real labeller.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from timeloupe.errors import MissingError, RecordError
+from timeloupe.trajectory import Example, Segment
+from timeloupe.world.script import Event, Scene, WorldScript
+from timeloupe.world.teacher import (
+    LETTERS,
+    Teacher,
+    Voice,
+    bracket,
+    frame_facts,
+    question_of,
+    tool_call_text,
+    whole_seconds,
+)
+
+Rate = Annotated[float, Field(ge=0, le=1)]
+
+
+class OracleErrors(BaseModel):
+    """How often an oracle errs. A segment is right, or of one of the kinds of errors.
+
+    Attributes:
+        boundary_seconds: Standard deviation of the error of both ends of every segment that is not whole.
+        wrong_instance: Share of segments that are those of another event.
+        hallucinated: Share of segments that lie anywhere, as long as the true one.
+        lazy: Share of segments that are the whole video.
+        wrong_answer: Share of answers that are wrong though the frames show the right one.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    boundary_seconds: float = Field(default=0.0, ge=0)
+    wrong_instance: Rate = 0.0
+    hallucinated: Rate = 0.0
+    lazy: Rate = 0.0
+    wrong_answer: Rate = 0.0
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        total = self.wrong_instance + self.hallucinated + self.lazy
+        if total > 1:
+            raise ValueError(f"wrong_instance, hallucinated and lazy must add up to at most 1, got {total:g}")
+        return self
+
+
+Views = Sequence[Sequence[float]]
+"""Frame times of each view in seconds, the skim first."""
+
+
+class Oracle:
+    """Answers what is asked about one row.
+
+    Args:
+        script: The video's script.
+        example: The row.
+        errors: How often it errs.
+    """
+
+    def __init__(self, script: WorldScript, example: Example, errors: OracleErrors) -> None:
+        self.script, self.example, self.errors = script, example, errors
+        self.question = question_of(script, example)
+        self.teacher = Teacher(script, self.question)
+        self.voice = Voice()
+
+    def segment(self, random: np.random.Generator) -> tuple[int, int]:
+        """Return where it says that the event is, in whole seconds."""
+        errors, truth = self.errors, self.question.event.segment
+        draw = float(random.random())
+        if draw < errors.lazy:
+            return 0, whole_seconds(self.script.duration_seconds)
+        found: Segment | None = truth
+        if draw < errors.lazy + errors.wrong_instance:
+            found = self.teacher.wrong_segment(random) or self._anywhere(truth, random)
+        elif draw < errors.lazy + errors.wrong_instance + errors.hallucinated:
+            found = self._anywhere(truth, random)
+        noise = random.normal(0.0, 1.0, 2) * errors.boundary_seconds
+        last = whole_seconds(self.script.duration_seconds)
+        start = min(max(round(found.start_seconds + float(noise[0])), 0), last - 1)
+        return start, min(max(round(found.end_seconds + float(noise[1])), start + 1), last)
+
+    def _anywhere(self, truth: Segment, random: np.random.Generator) -> Segment:
+        room = self.script.duration_seconds - truth.length_seconds
+        start = float(random.uniform(0.0, max(room, 0.0)))
+        return Segment(start_seconds=start, end_seconds=start + truth.length_seconds)
+
+    def look(self, random: np.random.Generator) -> str:
+        """Return a call of the tool."""
+        return f"<think>Seen, look closer.</think>{tool_call_text([self.segment(random)])}"
+
+    def answer(self, views: Views, random: np.random.Generator) -> str:
+        """Return an answer from what the frames of all views show; no views = none."""
+        times = sorted({time for view in views for time in view})
+        facts = frame_facts(self.script, self.question, times)
+        wrong = float(random.random()) < self.errors.wrong_answer
+        if self.question.task == "multiple_choice":
+            return self._letter(any(fact.digit is not None for fact in facts), wrong, random)
+        seen = any(fact.in_event for fact in facts)
+        if not times:
+            segment = self.segment(random)
+        elif seen and not wrong:
+            segment = bracket(times, [fact.in_event for fact in facts])
+        else:
+            first = int(random.integers(len(times)))
+            segment = bracket(times, [index == first for index in range(len(times))])
+        return self.voice.answer([segment], seen=seen)
+
+    def _letter(self, seen: bool, wrong: bool, random: np.random.Generator) -> str:
+        letters = LETTERS[: len(self.question.options)]
+        right = self.question.answer or letters[0]
+        if not seen:
+            guess = letters[int(random.integers(len(letters)))]
+            return f"<think>No digit seen.</think><answer>{guess}</answer>"
+        if wrong:
+            others = letters.replace(right, "")
+            right = others[int(random.integers(len(others)))]
+        digit = self.question.options[LETTERS.index(right)]
+        return f"<think>The digit is {digit} ({right}).</think><answer>{right}</answer>"
+
+
+def shows_answer(script: WorldScript, example: Example, times: Sequence[float]) -> bool:
+    """Return whether frames at these times show what a row asks for: the digit, or the event itself."""
+    facts = frame_facts(script, question_of(script, example), times)
+    if example.task == "multiple_choice":
+        return any(fact.digit is not None for fact in facts)
+    return any(fact.in_event for fact in facts)
+
+
+def read_truth(path: str | Path) -> dict[str, WorldScript]:
+    """Return the scripts of a world's ``truth.jsonl`` by the names of their video files.
+
+    Raises:
+        MissingError: The file is not there.
+        RecordError: A line is no script.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingError(f"no truth of a world at {str(path)!r}, make one with `timeloupe world make`")
+    found: dict[str, WorldScript] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            fields = json.loads(line)
+            found[Path(fields["video"]).name] = _script(fields)
+        except (ValueError, KeyError, TypeError) as error:
+            raise RecordError(
+                f"{path}:{number} is not the truth of a world video: {error!r}; make the world again with "
+                "`timeloupe world make`"
+            ) from error
+    return found
+
+
+def _script(fields: dict[str, Any]) -> WorldScript:
+    def span(pair: list[float]) -> Segment:
+        return Segment(start_seconds=pair[0], end_seconds=pair[1])
+
+    events = tuple(
+        Event(
+            one["scene"], one["shape"], span(one["segment"]), one["digit"], span(one["digit_segment"]),
+            tuple(one["path"]), one["distractor"],
+        )
+        for one in fields["events"]
+    )  # fmt: skip
+    scenes = tuple(Scene(one["colour"], span(one["segment"])) for one in fields["scenes"])
+    first, second = fields["seed"]
+    return WorldScript((first, second), fields["duration_seconds"], fields["fps"], scenes, events)
