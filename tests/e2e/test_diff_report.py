@@ -8,7 +8,7 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,10 @@ from typing import Any
 import pytest
 
 from tests.serve.episodes import HOSTILE
+from timeloupe.cli.diff import read_both, show
 from timeloupe.cli.main import main
+from timeloupe.eval.diff import compare_runs
+from timeloupe.eval.metrics import Interval
 from timeloupe.eval.questions import digest_rows
 from timeloupe.eval.registry import benchmark
 from timeloupe.runs import create_run
@@ -165,7 +168,8 @@ def test_a_half_run_lost_episodes_and_repeats_are_counted_and_said(tmp_path: Pat
     assert several["rows"]["extra_repeats"] == [1] and several["rows"]["compared"] == 20
     assert several["questions"]["pairs"] == 20
     shown = run("diff", whole, twice).stdout
-    assert "repeats 1 are in one run only" in shown and "as wholes" in shown
+    assert "in one run only and not compared here: repeat 1" in shown and "as wholes" in shown
+    assert "Configuration: 1 difference, the likeliest" in shown and "-0.0000" not in shown
     assert (
         "20 of 20 questions that both answered, in 40 pairs of episodes" in run("diff", twice, twice).stdout
     )
@@ -173,6 +177,18 @@ def test_a_half_run_lost_episodes_and_repeats_are_counted_and_said(tmp_path: Pat
     report = run("report", whole, half, twice).stdout
     assert "half is not whole: 12 of 20 episodes are missing or lost to machines" in report
     assert "| twice | 2 |" in report and "±" in report
+
+
+def test_a_change_of_nothing_has_no_sign_of_a_loss(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = write(tmp_path / "good", world_file(tmp_path / "world", 4))
+    one, two, asked = read_both(good, good, None)
+    found = compare_runs(one, two, asked)
+    tiny = replace(found.scored[0].figures[0], change=Interval(-1e-17, -1e-17, 1e-17, 4, 4, 1))
+    show(replace(found, scored=(replace(found.scored[0], figures=(tiny,)),)), 0)
+    said = capsys.readouterr().out
+    assert "+0.0000 [+0.0000, +0.0000]" in said and "-0.0000" not in said
 
 
 def test_repeats_that_were_not_begun_are_missing_too(tmp_path: Path) -> None:

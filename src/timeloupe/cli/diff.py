@@ -126,7 +126,11 @@ def _causes(found: RunDiff) -> list[Line]:
         lines.append(("Configuration: no difference is recorded", "bold"))
     else:
         lines.append(
-            (f"Configuration: {len(live)} differences, the likeliest cause of another score first", "bold")
+            (
+                f"Configuration: {len(live)} difference{'s' * (len(live) != 1)}, the likeliest cause of another score "
+                "first",
+                "bold",
+            )
         )
     for number, one in enumerate(found.differences, 1):
         words = f" {number}  {one.area.title}: " + "; ".join(setting.words for setting in one.settings)
@@ -137,7 +141,12 @@ def _causes(found: RunDiff) -> list[Line]:
         lines.append((words, "" if not one.idle else "dim"))
         lines.append((f"      {one.idle or one.area.why}", "dim"))
     for title, count in unknown_areas(found).items():
-        lines.append((f" ?  {title}: {count} settings that only one of the runs has recorded", "yellow"))
+        lines.append(
+            (
+                f" ?  {title}: {count} setting{'s' * (count != 1)} that only one of the runs has recorded",
+                "yellow",
+            )
+        )
     shown = found.reach
     if shown.same_start and shown.first:
         lines.append((
@@ -204,10 +213,10 @@ def _figure(figure: FigureDiff) -> str:
         return f"{words}no mean over questions: no interval"
     if change.mean is None:
         return f"{words}-"
-    words += f"{change.mean:+.4f}"
+    words += f"{change.mean:+z.4f}"
     if change.low is None or change.high is None:
         return f"{words}  (one video: no interval)"
-    span = f" [{change.low:+.4f}, {change.high:+.4f}]"
+    span = f" [{change.low:+z.4f}, {change.high:+z.4f}]"
     told = "" if change.low > 0 or change.high < 0 else "  (may be none)"
     return f"{words}{span}  {change.num_scored} of {change.num_total}{told if change.mean else ''}"
 
@@ -227,7 +236,7 @@ def _moved(found: RunDiff, limit: int) -> list[Line]:
     lines.append((head, "bold"))
     if extra:
         lines.append(
-            (f" repeats {', '.join(map(str, extra))} are in one run only and not compared here", "yellow")
+            (f" in one run only and not compared here: repeat {', '.join(map(str, extra))}", "yellow")
         )
     for reason, count in rows.counts().items():
         some = [one for one in rows.changes if one.reason == reason]
@@ -235,7 +244,7 @@ def _moved(found: RunDiff, limit: int) -> list[Line]:
         words = f" {reason:<9}{count:>5}  {REASONS[reason]}"
         if reason not in UNPAIRED:
             words += (
-                f": {up} up, {down} down, {rows.effects.get(reason, 0.0):+.4f} of the mean over questions"
+                f": {up} up, {down} down, {rows.effects.get(reason, 0.0):+z.4f} of the mean over questions"
             )
         lines.append((words, ""))
     for one in rows.changes[:limit]:

@@ -122,7 +122,8 @@ def cost(
     """Return what the episodes cost: seconds, tokens as the model or server counted them, frames, crops, turns.
 
     ``None`` stands where a server did not count, or the price is not known. What a machine's fault took away is not in
-    it: neither the turn that failed nor an attempt that was played again.
+    it: neither the turn that failed nor an attempt that was played again. A question costs as many episodes as it was
+    asked times.
     """
     usages = [
         turn.generation.usage for one in trajectories for turn in one.turns if turn.generation.finish != "error"
@@ -140,6 +141,7 @@ def cost(
         dollars = (price[0] * prompt + price[1] * completion) / 1e6
     return {
         "wall_seconds": round(wall_seconds, 3), "seconds_per_episode": round(wall_seconds / count, 4),
+        "seconds_per_question": round(wall_seconds / num_questions, 4),
         "prompt_tokens": prompt, "completion_tokens": completion,
         "turns": sum(len(one.turns) for one in trajectories), "crops": sum(len(one.crops) for one in trajectories),
         "frames_decoded": sum(one.frames_decoded for one in trajectories),
@@ -163,6 +165,8 @@ def card_lines(card: Mapping[str, Any]) -> list[str]:
     money = ""
     if spent["dollars"] is not None:
         money = f", ${spent['dollars']:.4g}, ${spent['dollars_per_question']:.3g} per question"
+        if sampling["repeats"] > 1:
+            money += f" of {sampling['repeats']} episodes"
     server = card.get("server") or {}
     served = f" on {server['name']} {server['version'] or ''}".rstrip() if server.get("name") else ""
     return [

@@ -77,9 +77,9 @@ def plots(bench: BenchReport) -> list[Plot]:
     walls = [entry.cost.wall_seconds for entry in bench.entries]
     tokens = [entry.cost.tokens for entry in bench.entries]
     if any(value is not None for value in tokens):
-        found.append(against(bench, tokens, "tokens", "tokens per question, prompts and replies"))
+        found.append(against(bench, tokens, "tokens", "tokens per episode, prompts and replies"))
     if None not in walls:
-        found.append(against(bench, walls, "seconds", "seconds of the whole run per question"))
+        found.append(against(bench, walls, "seconds", "seconds of the whole run per episode"))
     else:
         seconds: list[float | None] = [entry.cost.seconds for entry in bench.entries]
         found.append(against(bench, seconds, "seconds", "seconds from an episode's begin to its end"))

@@ -158,10 +158,11 @@ def _costs(bench: BenchReport) -> Grid:
     )  # fmt: skip
     head = ("", "tokens", "seconds of the run", "seconds of an episode", "frames decoded", "looks closer")
     return Grid(
-        "Cost per question",
+        "Cost per episode",
         head,
         rows,
-        "A dash: not counted. An episode's seconds are longer where many play at once.",
+        "A question costs as many episodes as it has repeats. A dash: not counted. An episode's seconds are longer "
+        "where many play at once.",
     )
 
 
