@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from timeloupe.cli.eval_session import MACHINE_FLAGS, SESSION, Session, plain
+from timeloupe.cli.eval_many import parts_of, play_all, sessions_of
+from timeloupe.cli.eval_session import Session
 from timeloupe.cli.flags import (
     ApiKeyEnvFlag,
     BaseUrlFlag,
@@ -33,26 +34,37 @@ from timeloupe.cli.flags import (
     TimeFormatFlag,
     TimeoutFlag,
 )
-from timeloupe.errors import ConfigError
 
 
 def evaluate(
     context: typer.Context,
     bench: Annotated[
-        str | None, typer.Argument(metavar="BENCH", help="Name of the benchmark.", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="BENCH...", help="Name of the benchmark, or of several.", show_default=False),
     ] = None,
     data: Annotated[
-        Path | None,
-        typer.Option(metavar="PATH", help="Its annotation file or folder.", show_default=False),
+        list[str] | None,
+        typer.Option(
+            metavar="[BENCH=]PATH",
+            help="Its annotation file or folder; of several benchmarks one for each.",
+            show_default=False,
+        ),
     ] = None,
     videos: Annotated[
-        Path | None,
+        list[str] | None,
         typer.Option(
-            metavar="DIR", help="Where its videos are.  [default: beside the annotations]", show_default=False
+            metavar="[BENCH=]DIR",
+            help="Where its videos are, or those of all.  [default: beside the annotations]",
+            show_default=False,
         ),
     ] = None,
     run: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="New folder for the episodes.", show_default=False)
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="New folder for the episodes; of several benchmarks, for a run of each.",
+            show_default=False,
+        ),
     ] = None,
     resume: Annotated[
         Path | None,
@@ -148,8 +160,9 @@ def evaluate(
 ) -> None:
     """Play the agent over a benchmark, keep every episode, and score them.
 
-    A run that was stopped or killed goes on with --resume RUN; what it has is not played again. Ctrl-C once: the
-    episodes under way are finished; twice: at once.
+    Several benchmarks, `timeloupe eval A B --data A=PATH --data B=PATH --run DIR`, are played one after another, into
+    DIR/A and DIR/B. A run that was stopped or killed goes on with --resume RUN (or DIR); what it has is not played
+    again. Ctrl-C once: the episodes under way are finished; twice: at once.
 
     Raises:
         ConfigError: A flag is wrong, or the run folder holds another configuration (exit code 2).
@@ -161,56 +174,32 @@ def evaluate(
 
     flags = {key: value for key, value in locals().items() if key not in ("context", "Console", "lock_run")}
     given = {key for key in flags if context.get_parameter_source(key).name == "COMMANDLINE"}  # type: ignore[union-attr]
-    flags = _resumed(flags, given) if resume is not None else flags
+    parts, whole = parts_of(flags, given)
     console = Console(stderr=True, highlight=False)
-    session = Session(flags, console)
-    if flags["dry_run"]:
-        _tell_plan(session, as_json)
+    if dry_run:
+        _tell_plan(sessions_of(parts, console, whole), as_json)
         return
+    if whole is not None:
+        raise typer.Exit(play_all(parts, whole, console, as_json))
+    session = Session(parts[0], console)
     with lock_run(session.folder):
         tally = session.play()
         if tally.left:
             session.tell_resume(f"{tally.left} episodes are left")
             raise typer.Exit(130)
-        raise typer.Exit(session.report(tally, as_json))
+        code, facts = session.report(tally, as_json)
+        if as_json:
+            typer.echo(json.dumps(facts, allow_nan=False))
+        raise typer.Exit(code)
 
 
-def _resumed(flags: dict[str, Any], given: set[str]) -> dict[str, Any]:
-    """Return the flags of the run that is resumed; only those that change no episode may be given anew."""
-    from timeloupe.runs import open_run
-
-    folder = flags["resume"]
-    config = open_run(folder).config
-    if config.get("command") != "eval":
-        raise ConfigError(f"{str(folder)!r} is a run of `timeloupe {config.get('command')}`, none of eval")
-    stored = dict(config["flags"])
-    changed = [
-        f"{key}: there {stored.get(key)}, now {plain(flags[key])}"
-        for key in sorted(given - {"resume", "as_json", "dry_run", *MACHINE_FLAGS})
-        if plain(flags[key]) != stored.get(key)
-    ]
-    if changed:
-        raise ConfigError(
-            f"run folder {str(folder)!r} holds another configuration ({'; '.join(changed)}); leave these flags out, or "
-            "start a new run"
-        )
-    session = (
-        json.loads((folder / SESSION).read_text(encoding="utf-8")) if (folder / SESSION).is_file() else {}
-    )
-    kept = {key: flags[key] if key in given else session.get(key, flags[key]) for key in MACHINE_FLAGS}
-    merged = flags | stored | kept | {"run": folder}
-    if "vote" in given and flags["vote"] != "evidence":  # the scorer of an earlier vote is none of this one
-        merged |= {key: flags[key] for key in ("scorer_base_url", "scorer_model")}
-    for key in ("data", "videos", "run", "script", "system_prompt", "cache_dir"):
-        merged[key] = None if merged.get(key) is None else Path(merged[key])
-    return merged
-
-
-def _tell_plan(session: Session, as_json: bool) -> None:
-    config = session.config | {"missing_videos": len(session.questions.missing)}
+def _tell_plan(sessions: list[Session], as_json: bool) -> None:
+    configs = [session.config | {"missing_videos": len(session.questions.missing)} for session in sessions]
     if as_json:
-        typer.echo(json.dumps(config, allow_nan=False))
+        typer.echo(json.dumps(configs[0] if len(configs) == 1 else {"runs": configs}, allow_nan=False))
         return
-    count = len(session.questions.examples) * session.flags["repeats"]
-    typer.echo(f"{count} episodes would be played with {session.policy.policy.name}; the configuration:")
-    typer.echo(json.dumps(config, indent=2, allow_nan=False))
+    for session, config in zip(sessions, configs, strict=True):
+        count = len(session.questions.examples) * session.flags["repeats"]
+        name = session.policy.policy.name
+        typer.echo(f"{count} episodes would be played with {name}; the configuration:")
+        typer.echo(json.dumps(config, indent=2, allow_nan=False))

@@ -55,15 +55,30 @@ def read_text(path: Path | None) -> str | None:
 
 
 class Session:
-    """One call of the command: what is asked, of whom, how, and where it is kept."""
+    """One run's part in a call of the command: what is asked, of whom, how, and where it is kept.
 
-    def __init__(self, flags: dict[str, Any], console: Console) -> None:
+    Args:
+        flags: Of the run.
+        console: Where to tell what happens.
+        policies: Those that other runs of the call have made, to be shared.
+        whole: The folder that is resumed where the run is one of several; ``None`` = the run's own.
+    """
+
+    def __init__(
+        self,
+        flags: dict[str, Any],
+        console: Console,
+        *,
+        policies: dict[tuple[str, PolicyFlags], Chosen] | None = None,
+        whole: Path | None = None,
+    ) -> None:
         from timeloupe.eval.questions import load_questions
         from timeloupe.eval.registry import benchmark
         from timeloupe.eval.scoreboard import scripts_of
         from timeloupe.prompt.protocol import PROTOCOLS
 
-        self.flags, self.console = flags, console
+        self.flags, self.console, self.whole = flags, console, whole
+        self._policies = {} if policies is None else policies
         for key, words in (("bench", "the benchmark's name"), ("data", "--data, its annotations")):
             if flags[key] is None:
                 raise ConfigError(f"timeloupe eval needs {words} (or --resume RUN)")
@@ -104,7 +119,10 @@ class Session:
         )  # fmt: skip
         # Named in the configuration: a resumed run must not fall back to another policy where --base-url is missing.
         self.kind = flags["policy"] = policy_name(flags["policy"], wanted)
-        return POLICIES[self.kind](wanted)
+        key = (self.kind, wanted)
+        if key not in self._policies:
+            self._policies[key] = POLICIES[self.kind](wanted)
+        return self._policies[key]
 
     def _settings(self) -> EpisodeSettings:
         from timeloupe.environment.settings import make_settings
@@ -189,7 +207,9 @@ class Session:
     def tell_resume(self, why: str) -> None:
         """Say how the run goes on."""
         self.console.print(
-            f"{why}; go on with: timeloupe eval --resume {self.folder}", markup=False, soft_wrap=True
+            f"{why}; go on with: timeloupe eval --resume {self.whole or self.folder}",
+            markup=False,
+            soft_wrap=True,
         )
 
     def _note_session(self, seconds: float) -> None:
@@ -291,8 +311,11 @@ class Session:
             )  # fmt: skip
         return found
 
-    def report(self, tally: Tally, as_json: bool) -> int:
-        """Print the scores and return the exit code: 1 where too many episodes were lost to machines."""
+    def report(self, tally: Tally, as_json: bool) -> tuple[int, dict[str, Any]]:
+        """Print the scores, unless they are wanted as JSON; return the exit code and them as JSON data.
+
+        The code is 1 where too many episodes were lost to machines.
+        """
         from timeloupe.cli.score import facts, show
         from timeloupe.eval.card import card_lines, fault_of
         from timeloupe.runs import open_run
@@ -312,30 +335,26 @@ class Session:
             card = self._card(trajectories, boards, voted)
         for line in card_lines(card):
             self.console.print(line, markup=False, soft_wrap=True, style="dim")
-        if as_json:
-            stops = {reason.value: sum(one.stop is reason for one in trajectories) for reason in StopReason}
-            document = {
-                "run": str(self.folder), "episodes": len(trajectories), "stops": stops, "lost": len(faults),
-                "faults": dict(Counter(map(fault_of, faults))),
-                "played_now": tally.written, "retried": tally.retried, "seconds": round(self.seconds(), 3),
-                "scores": [facts(board) for board in boards],
-            }  # fmt: skip
-            if voted is not None:
-                document["voting"] = voted.facts | {"score": facts(voted.board) if voted.board else None}
-            typer.echo(json.dumps(document, allow_nan=False))
-        elif voted is not None:
+        stops = {reason.value: sum(one.stop is reason for one in trajectories) for reason in StopReason}
+        document: dict[str, Any] = {
+            "run": str(self.folder), "episodes": len(trajectories), "stops": stops, "lost": len(faults),
+            "faults": dict(Counter(map(fault_of, faults))),
+            "played_now": tally.written, "retried": tally.retried, "seconds": round(self.seconds(), 3),
+            "scores": [facts(board) for board in boards],
+        }  # fmt: skip
+        if voted is not None:
+            document["voting"] = voted.facts | {"score": facts(voted.board) if voted.board else None}
+        if voted is not None and not as_json:
             tell_vote(voted)
-            boards = []
-        for number, board in enumerate(boards):
-            if not as_json:
-                if len(boards) > 1:
-                    typer.echo(f"repeat {number}")
-                show(board, False)
+        for number, board in enumerate([] if as_json or voted is not None else boards):
+            if len(boards) > 1:
+                typer.echo(f"repeat {number}")
+            show(board, False)
         if not whole:
             self.console.print(
                 f"{len(faults)} of {len(trajectories)} episodes were lost to machines ({share:.1%}, allowed are "
                 f"{self.flags['fail_on_error']:.1%}): no score. Mend the cause and go on with: timeloupe eval --resume "
-                f"{self.folder}", style="red", soft_wrap=True,
+                f"{self.whole or self.folder}", style="red", soft_wrap=True,
             )  # fmt: skip
-            return 1
-        return 1 if voted is not None and voted.board is None else 0
+            return 1, document
+        return int(voted is not None and voted.board is None), document
