@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from timeloupe.policy.openai_errors import Scrubber, parse_json
 from timeloupe.policy.openai_reply import BadReply, read_reply
 from timeloupe.prompt.parse import parse_reply
 from timeloupe.prompt.protocol import PROTOCOLS
+from timeloupe.trajectory import Generation
 
 PROTOCOL = PROTOCOLS["videotemp"]
 STOP = PROTOCOL.stop
@@ -216,9 +218,16 @@ JSON = st.recursive(
 
 
 @given(JSON, JSON, JSON)
-def test_no_response_is_a_crash(choice: Any, message: Any, rest: Any) -> None:
+def test_a_response_is_a_generation_or_refused_with_a_reason(choice: Any, message: Any, rest: Any) -> None:
     for body in (rest, {"choices": [choice]}, {"choices": [{"message": message, "finish_reason": "stop"}]}):
         try:
-            read_reply(body, stop=STOP, logprobs=True)
-        except BadReply:
-            pass
+            found = read_reply(body, stop=STOP, logprobs=True)
+        except BadReply as refused:
+            assert re.search(
+                r"not a JSON object|no choices|content filter|broke the reply off|no text", str(refused)
+            )
+            continue
+        assert found.finish in ("stop", "length") and found.error is None
+        assert Generation.model_validate_json(found.model_dump_json()) == found, "it can be recorded"
+        assert (found.token_ids is None) == (found.logprobs is None)
+        assert len(found.token_ids or ()) == len(found.logprobs or ())
