@@ -124,7 +124,16 @@ def test_runs_of_another_server_commit_or_package_are_not_put_together(
     one, two, three = played_at("a", 0), played_at("b", 1), played_at("c", 2, **changes)
     assert [[each.name for each in some] for some in same_but_seeds([one, two, three])] == [["a", "b"], ["c"]]
     (note,) = apart_notes([[one, two], [three]], ["a", "c"])
-    assert note == f"c is no further repeat of a, though only this differs: {words}"
+    assert note == f"c stands apart from a, which was asked for alike; what differs is {words}"
+
+
+def test_of_a_run_without_a_card_no_difference_is_invented() -> None:
+    one, two = played_at("a", 0), replace(played_at("b", 1), card={})
+    assert len(same_but_seeds([one, two])) == 2
+    for groups in ([[one], [two]], [[two], [one]]):
+        (note,) = apart_notes(groups, [groups[0][0].name, groups[1][0].name])
+        assert "b has no card, so scorer, weights and server cannot be compared" in note
+    assert apart_notes([[one], [replace(played_at("c", 0), card={})]], ["a", "c"]) == [], "of one seed anyway"
 
 
 def test_where_a_server_was_and_on_how_many_cores_puts_nothing_apart() -> None:

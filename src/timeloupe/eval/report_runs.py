@@ -41,20 +41,24 @@ def apart_notes(groups: Sequence[Sequence[Recorded]], labels: Sequence[str]) -> 
     firsts: dict[str, int] = {}
     for at, group in enumerate(groups):
         first = firsts.setdefault(_configuration(group[0]), at)
-        ones, twos = _around(groups[first][0]), _around(group[0])
-        settings = [
-            Setting(key, ones.get(key, NOTHING), twos.get(key, NOTHING))
-            for key in sorted(ones.keys() | twos.keys())
-        ]
+        one, two = groups[first][0], group[0]
+        apart = f"{labels[at]} stands apart from {labels[first]}, which was asked for alike"
+        if bool(one.card) != bool(two.card):
+            if not {seed_of(run) for run in group} & {seed_of(run) for run in groups[first]}:
+                lacking = labels[first] if two.card else labels[at]
+                notes.append(
+                    f"{apart}: {lacking} has no card, so scorer, weights and server cannot be compared"
+                )
+            continue
         differ: dict[str, list[str]] = {}
-        for one in settings:
-            if one.one != one.two:
-                differ.setdefault(area_of(one.key).title, []).append(one.words)
+        ones, twos = _around(one), _around(two)
+        for key in sorted(ones.keys() | twos.keys()):
+            setting = Setting(key, ones.get(key, NOTHING), twos.get(key, NOTHING))
+            if setting.one != setting.two:
+                differ.setdefault(area_of(key).title, []).append(setting.words)
         if differ:
             words = "; ".join(f"{title}: {', '.join(some)}" for title, some in differ.items())
-            notes.append(
-                f"{labels[at]} is no further repeat of {labels[first]}, though only this differs: {words}"
-            )
+            notes.append(f"{apart}; what differs is {words}")
     return notes
 
 
