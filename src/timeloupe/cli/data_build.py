@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,6 +42,18 @@ def build(
         float | None, typer.Option(metavar="USD", help="Stop when the build has cost so much, resumably.")
     ] = None,
     max_hours: Annotated[float | None, typer.Option(help="Stop after so long, resumably.")] = None,
+    fail_on_error: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE",
+            min=0,
+            max=1,
+            help="Go on to the next stage when no larger share of a stage's items was lost to failing calls.",
+        ),
+    ] = 0.0,
+    retry_videos: Annotated[
+        bool, typer.Option("--retry-videos", help="Make rows again whose video could not be read.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved recipe and what it will take, and stop.")
     ] = False,
@@ -72,19 +85,28 @@ def build(
     if dry_run:
         _plan(resolved, labeller, examples, as_json)
         return
+    if max_cost is not None and labeller.price is None:
+        raise boundary(
+            "--max-cost", max_cost, "a recipe with labeller.price", "set it, as USD for a million tokens"
+        )
     folder = out or default_folder("build", recipe)
     words = ["timeloupe", "data", "build", str(recipe), "--out", str(folder), "--resume"]
     words += [word for override in set_ or [] for word in ("--set", override)]
     words += ["--limit", str(limit)] if limit is not None else []
+    words += ["--concurrency", str(concurrency)] if concurrency != 1 else []
+    words += ["--fail-on-error", f"{fail_on_error:g}"] if fail_on_error else []
+    stop = threading.Event()
+    labeller = replace(labeller, sleep=stop.wait)  # a stopped build does not wait for a server to come back
     with lock_run(folder), _says_how_to_go_on(console, words):
         _open(folder, resolved, limit, resume)
         show = _Progress(console)
         at_work = Build(
             resolved, folder, examples, threads(labeller, concurrency),
             batch=resolved.labeller.batch if resolved.labeller.policy in ("small", "local", "oracle") else 1,
-            budget=Budget(max_cost, None if max_hours is None else 3600 * max_hours), on_row=show,
+            budget=Budget(max_cost, None if max_hours is None else 3600 * max_hours), on_row=show, stop=stop,
+            fail_on_error=fail_on_error, retry_videos=retry_videos,
         )  # fmt: skip
-        with _two_stages(at_work.stop, console):
+        with _two_stages(stop, console):
             summary = at_work.run()
     show.end()
     if as_json:
@@ -93,6 +115,9 @@ def build(
         _show(summary, folder)
     if summary["ended"] == "stopped":
         raise KeyboardInterrupt
+    for name, stage in summary["stages"].items():
+        if stage.get("faults"):
+            _say_faults(console, name, stage, fail_on_error)
     if summary["ended"] != DONE:
         console.print(
             f"not complete ({summary['ended']}); go on with: {shlex.join(words)}",
@@ -233,10 +258,18 @@ class _Progress:
             self.status.stop()
 
 
+def _say_faults(console: Console, name: str, stage: dict[str, Any], allowed: float) -> None:
+    share = stage["faults"] / stage["items"]
+    console.print(
+        f"{name}: {stage['faults']} of {stage['items']} items were lost to failing calls ({share:.1%}, allowed are "
+        f"{allowed:.1%}); --resume makes them again", highlight=False, markup=False, style="red",
+    )  # fmt: skip
+
+
 def _show(summary: dict[str, Any], folder: Path) -> None:
     for name, stage in summary["stages"].items():
         reasons = ", ".join(f"{count} {reason}" for reason, count in stage["reasons"].items())
-        missing = f", {stage['missing']} missing or failed" if stage.get("missing") else ""
+        missing = f", {stage['missing']} not made yet" if stage.get("missing") else ""
         handed = (
             f", {stage['handed_on']} handed on"
             if stage.get("handed_on", stage["kept"]) != stage["kept"]

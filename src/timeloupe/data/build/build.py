@@ -57,7 +57,8 @@ class Tally:
 
 OnRow = Callable[[BuiltRow, Tally], None]
 WorkThrough = Callable[[str, Any, Sequence[Sequence[Example]], threading.Event], Iterator[BuiltRow]]
-"""(stage, part of the recipe, batches, stop) to the rows as their batches end; after ``stop`` none begins."""
+"""(stage, part of the recipe, batches, stop) to the rows as their batches end; after ``stop`` none begins, and those
+under way are waited for."""
 
 
 @dataclass
@@ -71,7 +72,10 @@ class Build:
         work_through: Makes the rows of batches: ``threads``, or a cluster.
         batch: Items of a batch.
         budget: When to stop.
-        stop: Set from outside to stop when the batches under way have ended.
+        fail_on_error: Share of a stage's items that may be lost to machine's faults, 0 to 1, for the build to go on to
+            the next stage.
+        retry_videos: Make rows again whose video could not be read.
+        stop: Set from outside to stop when the batches under way have ended; the build sets it when its budget is spent.
         on_row: Called with every row that was written.
     """
 
@@ -81,6 +85,8 @@ class Build:
     work_through: WorkThrough
     batch: int = 1
     budget: Budget = Budget()
+    fail_on_error: float = 0.0
+    retry_videos: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
     on_row: OnRow | None = None
     ended: str = DONE
@@ -91,7 +97,7 @@ class Build:
     def run(self) -> dict[str, Any]:
         """Make what is missing of every stage in order; return the summary, which is also written.
 
-        A stage whose rows are not complete, or hold faults, is the last one of this session.
+        A stage whose rows are not complete, or hold more faults than may be, is the last one of this session.
 
         Raises:
             ConfigError: A setting does not fit, or the budget is one of money and nobody knows what a call costs.
@@ -101,7 +107,8 @@ class Build:
             stage_name(part): StageLedger(self.folder / stage_name(part)) for part in self.recipe.stages
         }
         for ledger in ledgers.values():
-            for row in ledger.rows().values():
+            ledger.take_out(videos=self.retry_videos)
+            for row in (*ledger.earlier(), *ledger.rows().values()):
                 self._pay(row)
         kept: dict[str, list[BuiltRow]] = {}
         inputs: dict[str, Sequence[Example]] = {"source": self.source}
@@ -112,28 +119,35 @@ class Build:
             items = kind.items(inputs[part.reads], part)
             rows = self._stage(name, part, items, ledgers[name])
             summary["stages"][name] = summarise([rows[one.id] for one in items if one.id in rows])
-            missing = sum(one.id not in rows or rows[one.id].reason == FAULT for one in items)
-            if missing:
-                summary["stages"][name]["missing"] = missing
-                if self.ended == DONE:
-                    self.ended = FAULT
+            if not self._whole(items, rows, summary["stages"][name]):
                 break
             kept[name] = ledgers[name].finish(
                 items, lambda rows, kind=kind, part=part: kind.choose(rows, part)
             )
             summary["stages"][name]["handed_on"] = len(kept[name])
             inputs[name] = [row.example for row in kept[name]]
+        else:
+            self.ended = DONE  # a budget that was just enough
         summary["ended"] = self.ended
         summary["cost"] = self.spent if self.priced and self.spent else None
         summary["files"] = write_products(self.folder, kept)
         write_summary(self.folder, summary)
         return summary
 
+    def _whole(self, items: Sequence[Example], rows: dict[str, BuiltRow], summary: dict[str, Any]) -> bool:
+        """Return whether the next stage may go on from these rows; say in the summary what is lacking."""
+        missing = sum(one.id not in rows for one in items)
+        faults = sum(one.id in rows and rows[one.id].reason == FAULT for one in items)
+        summary |= {key: value for key, value in (("missing", missing), ("faults", faults)) if value}
+        whole = not missing and faults <= self.fail_on_error * len(items)
+        if not whole and self.ended == DONE:
+            self.ended = FAULT
+        return whole
+
     def _stage(
         self, name: str, part: Any, items: Sequence[Example], ledger: StageLedger
     ) -> dict[str, BuiltRow]:
         """Make the rows of a stage that are missing and return all there are, by id."""
-        ledger.drop_faults()
         rows = ledger.rows()
         wanted = {one.id for one in items}
         here = [row for id, row in rows.items() if id in wanted]
@@ -142,8 +156,7 @@ class Build:
         batches = [missing[at : at + self.batch] for at in range(0, len(missing), self.batch)]
         if self._over() or not batches:
             return rows
-        inner = threading.Event()
-        for row in self.work_through(name, part, batches, inner):
+        for row in self.work_through(name, part, batches, self.stop):
             ledger.append(row)
             rows[row.id] = row
             self._pay(row)
@@ -154,7 +167,7 @@ class Build:
             if self.on_row is not None:
                 self.on_row(row, tally)
             if self._over():
-                inner.set()
+                self.stop.set()
         return rows
 
     def _pay(self, row: BuiltRow) -> None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from timeloupe.data.build.record import FAULT, Asked, BuiltRow, ShownView
+from timeloupe.data.build.record import FAULT, VIDEO, Asked, BuiltRow, ShownView
 from timeloupe.data.build.steps import Ask, BoxCrop, Crop, Kit, Outcome, Plan, Reply, Skim, Step
 from timeloupe.environment.rollout import derive_seed
 from timeloupe.environment.tools import View, crop_video, cut_box, margin_for, skim_video
@@ -53,9 +53,14 @@ class _Item:
     waits_for: Ask | None = None
     asked: list[Asked] = field(default_factory=list)
     replies: list[Reply] = field(default_factory=list)
-    boxes: dict[int, Box] = field(default_factory=dict)
+    boxes: list[tuple[View, Box]] = field(default_factory=list)
     reader: VideoReader | None = None
     outcome: Outcome | None = None
+
+    def shown(self, view: View) -> ShownView:
+        """Return what a view shows."""
+        box = next((box for found, box in self.boxes if found is view), None)
+        return ShownView.of(view.ref, box)
 
 
 @dataclass(frozen=True)
@@ -108,9 +113,9 @@ class Labeller:
         item.asked.append(
             Asked(
                 purpose=ask.purpose, round=ask.round, prompt_sha256=ask.prompt_sha256,
-                views=tuple(ShownView.of(view.ref, item.boxes.get(id(view))) for view in ask.views),
+                views=tuple(item.shown(view) for view in ask.views),
                 reply=clean.text, finish=clean.finish, segments=reply.segments, usage=clean.usage,
-                cost=None if failed else self._cost(clean.usage), tries=tries, seconds=clean.seconds,
+                cost=self._cost(clean.usage, failed), tries=tries, seconds=clean.seconds,
             )
         )  # fmt: skip
         item.replies.append(reply)
@@ -135,7 +140,7 @@ class Labeller:
                 brought = self._look(item, step, skims)
             except VideoError as error:
                 item.plan.close()
-                item.outcome = Outcome(False, FAULT, str(error))
+                item.outcome = Outcome(False, VIDEO, str(error))
                 return
 
     def _look(self, item: _Item, step: Skim | Crop | BoxCrop, skims: dict[str, View]) -> View | Problem:
@@ -150,7 +155,7 @@ class Labeller:
             if isinstance(step, BoxCrop):
                 view = cut_box(reader, step.box, settings)
                 if isinstance(view, View):
-                    item.boxes[id(view)] = step.box
+                    item.boxes.append((view, step.box))
                 return view
             start, end = step.segment.start_seconds, step.segment.end_seconds
             margin = margin_for(start, end, step.read_from, settings.crop_margin_intervals)
@@ -194,7 +199,9 @@ class Labeller:
             example_id=key,
         )
 
-    def _cost(self, usage: Usage) -> float | None:
+    def _cost(self, usage: Usage, failed: bool) -> float | None:
+        if self.price is not None and failed:
+            return 0.0
         if self.price is None or usage.prompt_tokens is None or usage.completion_tokens is None:
             return None
         return (self.price[0] * usage.prompt_tokens + self.price[1] * usage.completion_tokens) / 1e6

@@ -5,14 +5,16 @@
     BUILD/config.json              the resolved recipe; a folder with another one is refused
     BUILD/environment.json         versions, platform and commit of every session
     BUILD/STAGE/rows.jsonl         one ``BuiltRow`` per item, kept or not, appended and flushed as it ends
+    BUILD/STAGE/again.jsonl        rows that were taken out of it to be made again: they were paid for
     BUILD/STAGE/kept.jsonl         what the stage has made, in the order of its items, once it is complete
     BUILD/trajectories.jsonl       the episodes of all stages: ``view``, ``data convert`` and ``train sft`` read them
     BUILD/examples.jsonl           the rows that stages without episodes have kept, one ``Example`` a line
     BUILD/captions.jsonl           captions by video, as TaRO's constructive exploration reads them
     BUILD/summary.json             counts, reasons, tokens, cost and time of every stage
 
-The files below ``rows.jsonl`` are made from it, so they may be deleted. A killed process leaves at most one torn line;
-the next writer cuts it off. A row that a machine's fault ended is not done, and is made again by a resumed build.
+``kept.jsonl`` and all that is not in a stage's folder are made from the rows, so they may be deleted. A killed process
+leaves at most one torn line; the next writer cuts it off. A row that a machine's fault ended is not done, and is made
+again by a resumed build.
 """
 
 from __future__ import annotations
@@ -23,11 +25,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from timeloupe.data.build.record import FAULT, BuiltRow
+from timeloupe.data.build.record import FAULT, VIDEO, BuiltRow
 from timeloupe.runs import append_records, read_appended, repair_appended, write_atomic, write_json
 from timeloupe.trajectory import Example, Record, to_line
 
-ROWS, KEPT = "rows.jsonl", "kept.jsonl"
+ROWS, AGAIN, KEPT = "rows.jsonl", "again.jsonl", "kept.jsonl"
 EXAMPLES, CAPTIONS, SUMMARY = "examples.jsonl", "captions.jsonl", "summary.json"
 
 
@@ -56,13 +58,32 @@ class StageLedger:
         """
         return {row.id: row for row in read_appended(self.path, BuiltRow)}
 
-    def drop_faults(self) -> int:
-        """Take out rows that a machine's fault ended, and older lines of an id; return how many faults there were."""
+    def earlier(self) -> list[BuiltRow]:
+        """Return the rows that were taken out to be made again.
+
+        Raises:
+            RecordError: A whole line is no row.
+        """
+        return list(read_appended(self.folder / AGAIN, BuiltRow))
+
+    def take_out(self, *, videos: bool = False) -> int:
+        """Take out the rows that are to be made again, and older lines of an id; return how many those rows were.
+
+        Args:
+            videos: Also those whose video could not be read, not only those that a machine's fault ended.
+        """
+        again = {FAULT, VIDEO} if videos else {FAULT}
         rows = self.rows()
-        good = [row for row in rows.values() if row.reason != FAULT]
-        if self.path.is_file() and (len(good) < len(rows) or _num_lines(self.path) > len(rows)):
+        good = [row for row in rows.values() if row.reason not in again]
+        bad = [row for row in rows.values() if row.reason in again]
+        if bad:
+            # First: a kill in between leaves a row in both files, and the next time it is found there.
+            repair_appended(self.folder / AGAIN, BuiltRow)
+            there = self.earlier()
+            append_records(self.folder / AGAIN, [row for row in bad if row not in there])
+        if self.path.is_file() and (bad or _num_lines(self.path) > len(rows)):
             write_atomic(self.path, _lines(good))
-        return len(rows) - len(good)
+        return len(bad)
 
     def finish(
         self, items: Sequence[Example], choose: Callable[[Sequence[BuiltRow]], Sequence[BuiltRow]]
@@ -114,14 +135,15 @@ def summarise(rows: Sequence[BuiltRow]) -> dict[str, Any]:
     kept = sum(row.kept for row in rows)
     known = [one for one in costs if one is not None]
     cost = sum(known) if len(known) == len(costs) and any(one.cost is not None for one in asked) else None
+    answered = [one for one in asked if one.finish != "error"]
     return {
         "items": len(rows),
         "kept": kept,
         "reasons": dict(Counter(row.reason for row in rows).most_common()),
         "asked": dict(Counter(one.purpose for one in asked).most_common()),
         "failed_calls": sum(one.tries - (one.finish != "error") for one in asked),
-        "prompt_tokens": _sum(one.usage.prompt_tokens for one in asked),
-        "completion_tokens": _sum(one.usage.completion_tokens for one in asked),
+        "prompt_tokens": _sum(one.usage.prompt_tokens for one in answered),
+        "completion_tokens": _sum(one.usage.completion_tokens for one in answered),
         "cost": cost,
         "cost_per_kept_row": cost / kept if cost is not None and kept else None,
         "labelling_seconds": round(sum(one.seconds for one in asked), 3),

@@ -11,6 +11,10 @@ from timeloupe.trajectory import Box, Example, FrameRef, Record, Seconds, Segmen
 FAULT = "fault"
 """Reason of a row that a machine's fault ended: a resumed build makes it again."""
 
+VIDEO = "video"
+"""Reason of a row whose video cannot be read. That is a finding, not a fault: a later session reads it no better unless
+somebody mends the file, so it is made again only when that is asked for."""
+
 
 class ShownView(Record):
     """A view that the labeller was shown: which part of the video, and how many frames of it.
@@ -51,7 +55,7 @@ class Asked(Record):
         segments: The segments that the reply names, as they were read.
         right: Whether it said what the label says; ``None`` where nothing was compared.
         usage: Tokens.
-        cost: US dollars; ``None`` = the price or the tokens are not known.
+        cost: US dollars; ``None`` = the price or the tokens are not known. A call that failed is taken to cost nothing.
         tries: Calls that it took: those before the last one failed.
         seconds: Wall time of the last of them.
     """
