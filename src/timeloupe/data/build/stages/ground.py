@@ -29,6 +29,7 @@ from pydantic import Field
 from timeloupe.data.build.recipe_part import StagePart
 from timeloupe.data.build.stages.direct import unread
 from timeloupe.data.build.steps import Ask, Crop, Kit, Outcome, Plan, Reply, Skim, Step, answered, said
+from timeloupe.environment.rollout import REFUSED_CALLS
 from timeloupe.environment.tools import View
 from timeloupe.trajectory import Example, Generation, Message, Problem, Segment, Turn
 
@@ -73,6 +74,7 @@ class _Grounded:
     reply: Reply
     observation: Message
     views: tuple[View, ...]
+    problem: Problem | None
 
 
 def ground(example: Example, part: GroundStage, kit: Kit) -> Plan:
@@ -109,7 +111,7 @@ def _go_on(process: _Process, found: _Grounded) -> None:
     """Add a round's call and what it showed to the process."""
     turn = Turn(
         generation=found.reply.generation, thought=found.reply.parsed.thought, call=found.reply.call,
-        observation=found.observation, seconds=found.reply.generation.seconds,
+        observation=found.observation, problem=found.problem, seconds=found.reply.generation.seconds,
     )  # fmt: skip
     process.turns.append(turn)
     process.after += [said(found.reply), found.observation]
@@ -127,7 +129,9 @@ def _segments(
     reply: Reply = yield Ask(purpose, messages, views, example, process.generations, number)
     if reply.call is None:
         why = "it answered without looking" if reply.answer is not None else unread(reply)
-        return Outcome(False, "no_segment", why)
+        problem = reply.parsed.problem
+        refused = problem is not None and problem.reason in REFUSED_CALLS
+        return Outcome(False, "bad_segment" if refused else "no_segment", why)
     if len(reply.call.segments) > kit.settings.max_segments_per_call:
         return Outcome(False, "bad_segment", f"it named {len(reply.call.segments)} segments in one call")
     shown: list[View] = []
@@ -140,7 +144,7 @@ def _segments(
             shown.append(view)
     if not shown:
         return Outcome(False, "bad_segment", problems[0].message)
-    return _Grounded(reply, kit.observed(shown, problems, example), tuple(shown))
+    return _Grounded(reply, kit.observed(shown, problems, example), tuple(shown), next(iter(problems), None))
 
 
 def _checks(
