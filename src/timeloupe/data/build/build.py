@@ -75,7 +75,7 @@ class Build:
         fail_on_error: Share of a stage's items that may be lost to machine's faults, 0 to 1, for the build to go on to
             the next stage.
         retry_videos: Make rows again whose video could not be read.
-        stop: Set from outside to stop when the batches under way have ended; the build sets it when its budget is spent.
+        stop: Set from outside to stop when the batches under way have ended; the build sets it at its budget's end.
         on_row: Called with every row that was written.
     """
 
