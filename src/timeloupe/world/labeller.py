@@ -40,7 +40,13 @@ class OracleErrors(BaseModel):
         wrong_instance: Share of segments that are those of another event.
         hallucinated: Share of segments that lie anywhere, as long as the true one.
         lazy: Share of segments that are the whole video.
-        wrong_answer: Share of answers that are wrong though the frames show the right one.
+        wrong_answer: Share of answers that are wrong though the frames show the right one; also of every yes and no.
+        missed_caption: Share of what the frames show that gets no caption.
+        invented_caption: Captions of what is not there, for each that is, on average.
+        missed_instance: Share of the times at which something is visible that are not named where all are asked for.
+        invented_instance: Times named that are none, for each that is, on average.
+        box_noise: Standard deviation of the error of every side of a box, in fractions of the frame.
+        wrong_box: Share of boxes that lie anywhere.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -50,6 +56,12 @@ class OracleErrors(BaseModel):
     hallucinated: Rate = 0.0
     lazy: Rate = 0.0
     wrong_answer: Rate = 0.0
+    missed_caption: Rate = 0.0
+    invented_caption: Rate = 0.0
+    missed_instance: Rate = 0.0
+    invented_instance: Rate = 0.0
+    box_noise: float = Field(default=0.0, ge=0)
+    wrong_box: Rate = 0.0
 
     @model_validator(mode="after")
     def _shares(self) -> Self:
@@ -104,21 +116,29 @@ class Oracle:
         return f"<think>Seen, look closer.</think>{tool_call_text([self.segment(random)])}"
 
     def answer(self, views: Views, random: np.random.Generator) -> str:
-        """Return an answer from what the frames of all views show; no views = none."""
+        """Return an answer from what the frames of all views show; no views = none.
+
+        A moment is read from the view that shows it with its frames closest together.
+        """
         times = sorted({time for view in views for time in view})
         facts = frame_facts(self.script, self.question, times)
         wrong = float(random.random()) < self.errors.wrong_answer
         if self.question.task == "multiple_choice":
             return self._letter(any(fact.digit is not None for fact in facts), wrong, random)
-        seen = any(fact.in_event for fact in facts)
+        seen = [
+            (view, [fact.in_event for fact in frame_facts(self.script, self.question, view)])
+            for view in views
+        ]
+        showing = [(view, hits) for view, hits in seen if any(hits)]
         if not times:
             segment = self.segment(random)
-        elif seen and not wrong:
-            segment = bracket(times, [fact.in_event for fact in facts])
+        elif showing and not wrong:
+            finest, hits = min(showing, key=lambda one: (one[0][-1] - one[0][0]) / len(one[0]))
+            segment = bracket(finest, hits)
         else:
             first = int(random.integers(len(times)))
             segment = bracket(times, [index == first for index in range(len(times))])
-        return self.voice.answer([segment], seen=seen)
+        return self.voice.answer([segment], seen=bool(showing))
 
     def _letter(self, seen: bool, wrong: bool, random: np.random.Generator) -> str:
         letters = LETTERS[: len(self.question.options)]
