@@ -278,6 +278,8 @@ def _show(summary: dict[str, Any], folder: Path) -> None:
         typer.echo(
             f"{name}: {stage['kept']} of {stage['items']} kept{handed}{missing} ({reasons or 'no rows'})"
         )
+        for note in stage.get("notes", ()):
+            typer.echo(f"  {note}")
     if summary["cost"]:
         typer.echo(f"cost {summary['cost']:.4f} USD")
     files = ", ".join(f"{count} in {name}" for name, count in summary["files"].items() if count)

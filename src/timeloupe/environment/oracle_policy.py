@@ -12,6 +12,9 @@ from timeloupe.world.script import WorldScript, generator
 LOOKS = frozenset({"ground", "reground"})
 """Purposes that want a call of the tool; all others want an answer."""
 
+EPISODES = frozenset({"attempt"})
+"""Purposes that are a turn of an episode: it looks once, then answers."""
+
 TOKENS_PER_FRAME = 64
 
 
@@ -44,7 +47,8 @@ class OraclePolicy:
         oracle, random = self._oracles[id], generator("oracle", request.seed)
         refs = [ref for message in request.messages for ref in message.frame_refs]
         views = [ref.at_seconds for ref in refs]
-        text = oracle.look(random) if purpose in LOOKS else oracle.answer(views, random)
+        looks = purpose in LOOKS or (purpose in EPISODES and len(views) == 1)
+        text = oracle.look(random) if looks else oracle.answer(views, random)
         words = sum(len(message.text.split()) for message in request.messages)
         usage = Usage(
             prompt_tokens=words + TOKENS_PER_FRAME * sum(map(len, views)), completion_tokens=len(text.split())

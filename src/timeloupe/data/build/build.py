@@ -125,6 +125,8 @@ class Build:
                 items, lambda rows, kind=kind, part=part: kind.choose(rows, part)
             )
             summary["stages"][name]["handed_on"] = len(kept[name])
+            in_order = [rows[one.id] for one in items if one.id in rows]
+            summary["stages"][name] |= kind.write(self.folder / name, in_order, kept[name], part)
             inputs[name] = [row.example for row in kept[name]]
         else:
             self.ended = DONE  # a budget that was just enough

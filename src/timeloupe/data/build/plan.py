@@ -38,7 +38,7 @@ def plan_build(recipe: BuildRecipe, labeller: Labeller, examples: Sequence[Examp
         name, kind = stage_name(part), STAGES[part.kind]
         count = len(kind.items(examples, part)) if part.reads == "source" else items[part.reads]
         items[name] = count
-        calls = count * kind.most_asks(part)
+        calls = count * kind.most_asks(part) * kind.turns(part, settings)
         stages[name] = {
             "items_at_most": count, "calls_at_most": calls, "prompt_tokens_at_most": round(calls * prompt),
             "completion_tokens_at_most": calls * REPLY_TOKENS,

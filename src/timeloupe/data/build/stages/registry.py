@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from timeloupe.data.build.record import BuiltRow
+from timeloupe.data.build.stages.difficulty import (
+    DifficultyStage,
+    difficulty,
+    rl_split,
+    split_facts,
+    turns_of_a_try,
+)
 from timeloupe.data.build.stages.direct import DirectStage, direct
 from timeloupe.data.build.stages.ground import GroundStage, ground
 from timeloupe.data.build.steps import Plan
+from timeloupe.environment.settings import EpisodeSettings
 from timeloupe.trajectory import Example
 
-Stage = Annotated[DirectStage | GroundStage, Field(discriminator="kind")]
+Stage = Annotated[DirectStage | GroundStage | DifficultyStage, Field(discriminator="kind")]
 
 
 def as_they_are(examples: Sequence[Example], part: Any) -> list[Example]:
@@ -27,9 +36,21 @@ def all_of_them(rows: Sequence[BuiltRow], part: Any) -> list[BuiltRow]:
     return list(rows)
 
 
+def one_turn(part: Any, settings: EpisodeSettings) -> int:
+    """Return that a question takes one reply."""
+    return 1
+
+
+def no_more(
+    folder: Path, rows: Sequence[BuiltRow], handed_on: Sequence[BuiltRow], part: Any
+) -> Mapping[str, Any]:
+    """Return that there is nothing to write or to say beside the rows."""
+    return {}
+
+
 @dataclass(frozen=True)
 class StageKind:
-    """What a stage does, all of it pure.
+    """What a stage does, all of it pure but ``write``.
 
     Attributes:
         plan: (example, its part of the recipe, kit) to a plan.
@@ -37,17 +58,25 @@ class StageKind:
         items: (rows that it reads, part) to its items, such as one per video.
         choose: (kept rows in the order of the items, part) to those that the stage hands on, such as as many of each
             length.
+        turns: (part, episode settings) to how many replies one of its questions takes at most.
+        write: (folder of the stage, rows of all items, rows handed on, part): writes files of its own there, if it has
+            any, and returns what the summary says of the stage; ``notes`` among it are lines for people.
     """
 
     plan: Callable[..., Plan]
     most_asks: Callable[[Any], int]
     items: Callable[[Sequence[Example], Any], list[Example]] = as_they_are
     choose: Callable[[Sequence[BuiltRow], Any], list[BuiltRow]] = all_of_them
+    turns: Callable[[Any, EpisodeSettings], int] = one_turn
+    write: Callable[[Path, Sequence[BuiltRow], Sequence[BuiltRow], Any], Mapping[str, Any]] = no_more
 
 
 STAGES: dict[str, StageKind] = {
     "direct": StageKind(direct, lambda part: 1),
     "ground": StageKind(ground, lambda part: (part.regrounds + 1) * (1 + len({*part.checks, "process"}))),
+    "difficulty": StageKind(
+        difficulty, lambda part: part.samples, choose=rl_split, turns=turns_of_a_try, write=split_facts
+    ),
 }
 """Kind of a stage, as recipes name it, to what it does."""
 
