@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
 
 from timeloupe.policy.base import GenerationRequest, refuse_prefix
-from timeloupe.trajectory import Example, Generation, Usage
+from timeloupe.trajectory import Example, FrameRef, Generation, Segment, Usage
 from timeloupe.world.labeller import Oracle, OracleErrors
+from timeloupe.world.labeller_captions import caption_reply
 from timeloupe.world.script import WorldScript, generator
 
 LOOKS = frozenset({"ground", "reground"})
 """Purposes that want a call of the tool; all others want an answer."""
+
+CAPTION = "caption"
+"""Asked about a video and not about a row of it: the video tells which script is meant."""
 
 EPISODES = frozenset({"attempt"})
 """Purposes that are a turn of an episode: it looks once, then answers."""
@@ -32,7 +39,8 @@ class OraclePolicy:
     name = "oracle"
 
     def __init__(self, rows: Mapping[str, tuple[WorldScript, Example]], errors: OracleErrors) -> None:
-        self._oracles = {id: Oracle(script, example, errors) for id, (script, example) in rows.items()}
+        self._rows, self._errors = dict(rows), errors
+        self._scripts = {Path(example.video).name: script for script, example in rows.values()}
         self.settings = {"errors": errors.model_dump(mode="json")}
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
@@ -42,15 +50,37 @@ class OraclePolicy:
 
     def _reply(self, request: GenerationRequest) -> Generation:
         purpose, _, id = request.example_id.partition(":")
-        if id not in self._oracles:
-            return Generation(text="", finish="error", error=f"the oracle knows no row {id!r}")
-        oracle, random = self._oracles[id], generator("oracle", request.seed)
         refs = [ref for message in request.messages for ref in message.frame_refs]
+        random = generator("oracle", request.seed)
+        if purpose == CAPTION:
+            text = self._caption(refs, random)
+        elif id in self._rows:
+            text = self._about_row(purpose, *self._rows[id], refs, random)
+        else:
+            text = None
+        if text is None:
+            return Generation(text="", finish="error", error=f"the oracle knows no row or video of {id!r}")
+        words = sum(len(message.text.split()) for message in request.messages)
+        frames = sum(len(ref.at_seconds) for ref in refs)
+        usage = Usage(prompt_tokens=words + TOKENS_PER_FRAME * frames, completion_tokens=len(text.split()))
+        return Generation(text=text, usage=usage)
+
+    def _caption(self, refs: Sequence[FrameRef], random: np.random.Generator) -> str | None:
+        script = self._scripts.get(Path(refs[0].video).name) if len(refs) == 1 else None
+        if script is None:
+            return None
+        window = Segment(start_seconds=refs[0].start_seconds, end_seconds=refs[0].end_seconds)
+        return caption_reply(script, window, refs[0].at_seconds, self._errors, random)
+
+    def _about_row(
+        self,
+        purpose: str,
+        script: WorldScript,
+        example: Example,
+        refs: Sequence[FrameRef],
+        random: np.random.Generator,
+    ) -> str:
+        oracle = Oracle(script, example, self._errors)
         views = [ref.at_seconds for ref in refs]
         looks = purpose in LOOKS or (purpose in EPISODES and len(views) == 1)
-        text = oracle.look(random) if looks else oracle.answer(views, random)
-        words = sum(len(message.text.split()) for message in request.messages)
-        usage = Usage(
-            prompt_tokens=words + TOKENS_PER_FRAME * sum(map(len, views)), completion_tokens=len(text.split())
-        )
-        return Generation(text=text, usage=usage)
+        return oracle.look(random) if looks else oracle.answer(views, random)

@@ -46,8 +46,8 @@ def test_a_line_is_read_in_many_forms(line: str, start: float, end: float, text:
 
 @pytest.mark.parametrize(
     "line",
-    ["", "He runs.", "5.3s he runs", "1" * 4000 + " to", "From 8s to 5s, he runs", "From 5s to 5s, he runs", "5.3s to 8.1s",
-     "2 to 3 men sit", "From 5 min to 6 min, he runs", "5.3s to 8.1s, 17!"],
+    ["", "He runs.", "5.3s he runs", "1" * 4000 + " to", "From 8s to 5s, he runs", "From 5s to 5s, he runs",
+     "5.3s to 8.1s", "2 to 3 men sit", "From 5 min to 6 min, he runs", "5.3s to 8.1s, 17!"],
 )  # fmt: skip
 def test_what_is_no_caption_is_not_read(line: str) -> None:
     assert read_line(line) is None
@@ -144,7 +144,7 @@ def test_merging_loses_no_time_and_is_ordered_and_final(captions: list[Caption],
     # Without near-duplicates every text keeps its own seconds.
     for text in {one.text for one in captions}:
         before, after = (
-            merge_spans([one.segment for one in some if sorted({*one.text}) == sorted({*text})])
+            merge_spans([one.segment for one in some if {*one.text.split()} == {*text.split()}])
             for some in (captions, merge_captions(captions, 1.0))
         )
         assert before == after

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from timeloupe.data.build.record import BuiltRow
+from timeloupe.data.build.stages.caption import CaptionStage, caption, videos
 from timeloupe.data.build.stages.difficulty import (
     DifficultyStage,
     difficulty,
@@ -23,7 +24,7 @@ from timeloupe.data.build.steps import Plan
 from timeloupe.environment.settings import EpisodeSettings
 from timeloupe.trajectory import Example
 
-Stage = Annotated[DirectStage | GroundStage | DifficultyStage, Field(discriminator="kind")]
+Stage = Annotated[DirectStage | GroundStage | DifficultyStage | CaptionStage, Field(discriminator="kind")]
 
 
 def as_they_are(examples: Sequence[Example], part: Any) -> list[Example]:
@@ -77,6 +78,7 @@ STAGES: dict[str, StageKind] = {
     "difficulty": StageKind(
         difficulty, lambda part: part.samples, choose=rl_split, turns=turns_of_a_try, write=split_facts
     ),
+    "caption": StageKind(caption, lambda part: part.max_windows, videos),
 }
 """Kind of a stage, as recipes name it, to what it does."""
 
