@@ -221,7 +221,8 @@ def disturb(name: str, work: Path) -> dict[str, Any]:
 def with_kills(part: Part, words: list[object], run: Path, url: str | None, restart: Any) -> dict[str, Any]:
     """Play a run; kill it, and restart the server, when it has the rows that chance says."""
     draw = random.Random(SEED)
-    moments = [(draw.randrange(1, part.episodes - 8), "kill") for _ in range(part.kills)]
+    # Well before the end: the batches under way when the last kill falls must not be the last ones.
+    moments = [(draw.randrange(1, part.episodes * 3 // 4), "kill") for _ in range(part.kills)]
     if restart is not None:
         moments.append((part.episodes // 2, "restart"))
     play: Play | None = None
@@ -234,7 +235,7 @@ def with_kills(part: Part, words: list[object], run: Path, url: str | None, rest
         if what == "restart":
             restart()
             continue
-        time.sleep(draw.random() * 0.2)
+        time.sleep(draw.random() * 0.1)
         killed += play.process.is_alive()
         play.kill()
         play = None
