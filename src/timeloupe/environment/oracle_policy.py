@@ -7,14 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
+from timeloupe.errors import boundary
 from timeloupe.policy.base import GenerationRequest, refuse_prefix
 from timeloupe.trajectory import Example, FrameRef, Generation, Segment, Usage
 from timeloupe.world.labeller import Oracle, OracleErrors
 from timeloupe.world.labeller_captions import caption_reply
+from timeloupe.world.labeller_evidence import box_reply, evidence_reply
 from timeloupe.world.script import WorldScript, generator
 
 LOOKS = frozenset({"ground", "reground"})
 """Purposes that want a call of the tool; all others want an answer."""
+
+BOX = "box"
+"""Asks what a part of a frame shows."""
 
 CAPTION = "caption"
 """Asked about a video and not about a row of it: the video tells which script is meant."""
@@ -55,7 +60,7 @@ class OraclePolicy:
         if purpose == CAPTION:
             text = self._caption(refs, random)
         elif id in self._rows:
-            text = self._about_row(purpose, *self._rows[id], refs, random)
+            text = self._about_row(purpose, *self._rows[id], refs, request.messages[-1].text, random)
         else:
             text = None
         if text is None:
@@ -78,9 +83,31 @@ class OraclePolicy:
         script: WorldScript,
         example: Example,
         refs: Sequence[FrameRef],
+        said: str,
         random: np.random.Generator,
     ) -> str:
-        oracle = Oracle(script, example, self._errors)
         views = [ref.at_seconds for ref in refs]
+        if example.task == "what_when_where":
+            return self._evidence(purpose, script, example, refs, said, random)
+        oracle = Oracle(script, example, self._errors)
         looks = purpose in LOOKS or (purpose in EPISODES and len(views) == 1)
         return oracle.look(random) if looks else oracle.answer(views, random)
+
+    def _evidence(
+        self,
+        purpose: str,
+        script: WorldScript,
+        example: Example,
+        refs: Sequence[FrameRef],
+        said: str,
+        random: np.random.Generator,
+    ) -> str:
+        if purpose == BOX:
+            return box_reply(script, example, refs[-1].start_seconds, said, self._errors, random)
+        times = sorted({time for ref in refs for time in ref.at_seconds})
+        if purpose in LOOKS or not times:
+            raise boundary(
+                f"what the oracle is asked of row {example.id!r}, a {example.task} row", purpose,
+                "answers from frames, and boxes", "leave such rows out with source.tasks",
+            )  # fmt: skip
+        return evidence_reply(script, example, times, self._errors, random)

@@ -86,7 +86,7 @@ _OPENO3 = Protocol(
     name="openo3",
     system_with_tool=templates.LOOK_CLOSER,
     system_without_tool=templates.ANSWER_NOW,
-    hints=templates.openo3_hints("thousandths of the frame's width and height"),
+    hints=templates.openo3_hints(templates.BOX_UNITS["thousandths"]),
     says_span=True,
     segment_style="tags",
     decimals=1,
@@ -121,7 +121,7 @@ PROTOCOLS: dict[str, Protocol] = {
     "openo3_pixels": replace(
         _OPENO3,
         name="openo3_pixels",
-        hints=templates.openo3_hints("pixels of the frame"),
+        hints=templates.openo3_hints(templates.BOX_UNITS["pixels"]),
         box_scale="pixels",
     ),
     "small": Protocol(

@@ -74,6 +74,9 @@ TARO_HINTS: dict[Task, str] = {
     "open": f"{TARO_REASON} {SHORT}",
 }
 
+BOX_UNITS = {"thousandths": "thousandths of the frame's width and height", "pixels": "pixels of the frame"}
+"""What the numbers of a box count, in words, by ``Protocol.box_scale``."""
+
 OPENO3_TIMES = "Inside <think></think>, mark every time that you rely on, as in <t>7.5</t>s."
 OPENO3_SPAN = "From <t>6.0</t>s to <t>9.5</t>s"
 

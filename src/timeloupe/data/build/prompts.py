@@ -1,7 +1,7 @@
 """The system texts that a labeller is asked with: template files, one per purpose, in words of our own.
 
-``{look_closer}`` and ``{answer_now}`` in a template stand for what the protocol says about calls and answers, so that a
-reply can be read whatever protocol the rows are for.
+``{look_closer}`` and ``{answer_now}`` in a template stand for what the protocol says about calls and answers, and
+``{box_unit}`` for what its boxes count, so that a reply can be read whatever protocol the rows are for.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ def load_prompts(which: str, protocol: Protocol) -> dict[str, str]:
     fillings: dict[str, str] = {
         "{look_closer}": protocol.system_with_tool or templates.LOOK_CLOSER,
         "{answer_now}": protocol.system_without_tool or templates.ANSWER_NOW,
+        "{box_unit}": templates.BOX_UNITS[protocol.box_scale],
     }
     return {name: _filled(text, fillings) for name, text in texts.items()}
 

@@ -19,12 +19,15 @@ from timeloupe.data.build.stages.difficulty import (
     turns_of_a_try,
 )
 from timeloupe.data.build.stages.direct import DirectStage, direct
+from timeloupe.data.build.stages.evidence import EvidenceStage, evidence
 from timeloupe.data.build.stages.ground import GroundStage, ground
 from timeloupe.data.build.steps import Plan
 from timeloupe.environment.settings import EpisodeSettings
 from timeloupe.trajectory import Example
 
-Stage = Annotated[DirectStage | GroundStage | DifficultyStage | CaptionStage, Field(discriminator="kind")]
+Stage = Annotated[
+    DirectStage | GroundStage | DifficultyStage | CaptionStage | EvidenceStage, Field(discriminator="kind")
+]
 
 
 def as_they_are(examples: Sequence[Example], part: Any) -> list[Example]:
@@ -79,6 +82,7 @@ STAGES: dict[str, StageKind] = {
         difficulty, lambda part: part.samples, choose=rl_split, turns=turns_of_a_try, write=split_facts
     ),
     "caption": StageKind(caption, lambda part: part.max_windows, videos),
+    "evidence": StageKind(evidence, lambda part: 1 + part.max_claims),
 }
 """Kind of a stage, as recipes name it, to what it does."""
 
