@@ -193,6 +193,9 @@ def test_runs_that_cannot_be_used_are_refused_in_words(tmp_path: Path) -> None:
     assert "allowed: .md, .html" in run("report", good, "--out", tmp_path / "report.pdf", code=2).stderr
     assert "no folder" in run("report", good, "--out", tmp_path / "none" / "report.md", code=3).stderr
     assert "allowed: strict" in run("diff", good, good, "--mode", "loose", code=2).stderr
+    for words in (["report", good], ["diff", good, good]):
+        assert "'--seed'" in run(*words, "--seed", "-1", code=2).stderr
+    assert run("diff", good, good, "--mode", "official").stdout.count("world has no official script") == 1
     (tmp_path / "text.jsonl").write_text('{"id": "q0", "prediction": "B"}\n', encoding="utf-8")
     assert "name the run first" in run("diff", tmp_path / "text.jsonl", good, code=2).stderr
     beside = run("diff", good, tmp_path / "text.jsonl").stdout

@@ -81,6 +81,23 @@ def run(name: str, seed: int, frames: int = 16) -> Recorded:
     return Recorded(name, "run folder", {("q", 0): reply}, config=config, spoken={"seed": seed})
 
 
+@given(
+    st.sets(st.integers(0, 9), min_size=1),
+    st.integers(-1, 12) | st.none() | st.just("many"),
+    st.integers(0, 12),
+)
+def test_the_repeats_that_are_wanted_are_those_there_and_those_asked_for(
+    there: set[int], flag: Any, samples: int
+) -> None:
+    some = replace(
+        run("a", 0), replies={("q", repeat): Reply(None, repeat, "A") for repeat in there},
+        config={"flags": {"repeats": flag}}, session={"samples": samples},
+    )  # fmt: skip
+    asked = max(flag if isinstance(flag, int) else 0, samples if samples > 1 else 0, 0)
+    assert some.num_wanted_repeats == len(there | set(range(asked)))
+    assert replace(some, config={"flags": {"repeats": 10**12}}).num_wanted_repeats == 10**12
+
+
 def test_runs_of_several_seeds_are_put_together_and_those_of_one_seed_are_not() -> None:
     runs = [run("a", 0), run("b", 1), run("c", 0), run("d", 0, frames=8), replace(run("e", 2), config={})]
     assert [[one.name for one in some] for some in same_but_seeds(runs)] == [["a", "b"], ["c"], ["d"], ["e"]]

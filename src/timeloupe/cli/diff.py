@@ -45,7 +45,7 @@ def diff(
         ),
     ] = None,
     rows: Annotated[int, typer.Option(min=0, help="Changed rows to print; all are in --json.")] = 20,
-    seed: Annotated[int, typer.Option(help="Of the intervals.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the intervals.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Say what two runs did differently, what that did to the score, and which questions moved, and why.
@@ -109,8 +109,10 @@ def show(found: RunDiff, limit: int) -> None:
 def _heads(found: RunDiff) -> list[Line]:
     lines: list[Line] = []
     for number, run in ((1, found.one), (2, found.two)):
+        count = len(run.replies)
         faults = sum(reply.is_fault for reply in run.replies.values())
-        words = f"RUN{number}  {run.name}: {run.benchmark_name or 'no benchmark named'}, {len(run.replies)} episodes"
+        words = f"RUN{number}  {run.name}: {run.benchmark_name or 'no benchmark named'}, "
+        words += f"{count} episode{'s' * (count != 1)}"
         words += f" of {len(run.repeats)} repeats" if len(run.repeats) > 1 else ""
         lines.append((words + (f", {faults} lost to machines" if faults else ""), "bold"))
     return lines + [(f"note: {note}", "yellow") for note in found.notes]

@@ -38,7 +38,7 @@ def report(
             metavar="PATH", help="The annotations.  [default: where the runs say]", show_default=False
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the intervals and the random baseline.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the intervals and the random baseline.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Put runs side by side: figures with 95 % intervals, categories, lengths, failures, cost, and what needs no look.

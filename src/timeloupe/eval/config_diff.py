@@ -311,7 +311,8 @@ def known_settings(run: Recorded) -> dict[str, Any]:
     for key, value in _environment(run.environments).items():
         found[key] = value
     if run.votes:
-        found |= {f"voting.{key}": run.session.get(key) for key in ("samples", "vote", "scorer_model")}
+        voting = {f"voting.{key}": run.session.get(key) for key in ("samples", "vote", "scorer_model")}
+        found |= {key: value for key, value in voting.items() if value is not None}
     pace = (
         "threads",
         "concurrency",
@@ -339,7 +340,7 @@ _KNOWN_OF_CARD = {
 _KNOWN_FLAGS = {
     "bench", "data", "policy", "model", "script", "send", "time_format", "image_format", "max_request", "logprobs",
     "settings_from", "protocol", "system_prompt", "max_turns", "single_pass", "frames", "pixels", "temperature",
-    "max_new_tokens", "seed", "repeats", "limit", "deadline",
+    "max_new_tokens", "seed", "repeats", "limit", "deadline", "no_logit_bias",
 }  # fmt: skip
 """What these say stands in the settings, the prompt and the model as they came to be."""
 

@@ -84,7 +84,7 @@ def compare_runs(
         f"{name} {note}" for name, run in (("first run", one), ("second run", two)) for note in run.notes
     ]
     if not asked.whole:
-        notes.append(f"the questions are those of {asked.source}")
+        notes.append(f"both are scored on {asked.source}")
     if not set(one.repeats) & set(two.repeats):
         notes.append("the runs have no repeat in common: nothing of them can be paired")
     known = {row.id for row in asked.rows}
@@ -96,7 +96,7 @@ def compare_runs(
     ids = {id for id, _ in both}
     shared = tuple(row for row in asked.rows if row.id in ids)
     pairs, told = mode_pairs(one, two, asked, modes)
-    notes += told
+    notes += dict.fromkeys(told)
     scored: list[Scored] = []
     rows: RowChanges | None = None
     for pair in pairs:

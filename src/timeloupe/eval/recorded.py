@@ -90,7 +90,7 @@ class Recorded:
         """How many repeats there should be: those that are there, and those that were asked for and not begun."""
         asked = (self.config.get("flags", {}).get("repeats"), self.votes)
         wanted = max((one for one in asked if isinstance(one, int)), default=0)
-        return len({*self.repeats, *range(wanted)})
+        return max(wanted, 0) + sum(repeat >= wanted for repeat in self.repeats)
 
     def predictions(self, repeat: int) -> dict[str, Any]:
         """Return what is scored of a repeat, by row id; faults of machines are not in it."""
@@ -172,8 +172,8 @@ def _lacks(run: Recorded) -> list[str]:
         )
     if not run.config:
         notes.append(
-            f"has no {CONFIG}: it was not played by `timeloupe eval`, or copied in part; flags, protocol and hash of "
-            "the questions are not known"
+            f"has no {CONFIG}: it was not played by `timeloupe eval`, or copied in part; its flags are not known, "
+            "nor where its annotations are"
         )
     return notes
 

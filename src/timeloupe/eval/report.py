@@ -168,7 +168,7 @@ def _bench(runs: Sequence[tuple[Recorded, Asked]], seed: int) -> BenchReport:
     best = max(whole or floors, key=lambda name: floors[name], default=None)
     notes = [f"{run.name} {note}" for run, _ in runs for note in run.notes]
     notes += apart_notes(groups, labels)
-    notes += [f"{run.name}: the questions are those of {one.source}" for run, one in runs if not one.whole]
+    notes += [f"{run.name}: it is scored on {one.source}" for run, one in runs if not one.whole]
     sha256 = next((run.questions_sha256 for run, _ in runs if run.questions_sha256), None)
     bench = asked.benchmark
     return BenchReport(
