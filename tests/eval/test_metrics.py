@@ -102,6 +102,13 @@ def test_the_seed_decides() -> None:
     assert bootstrap_interval(some, groups, seed=3) != bootstrap_interval(some, groups, seed=4)
 
 
+def test_a_seed_below_zero_is_a_seed() -> None:
+    values, groups = [0.0, 1.0, 1.0, 0.5], ["a", "b", "c", "d"]
+    below = bootstrap_interval(values, groups, seed=-1)
+    assert below == bootstrap_interval(values, groups, seed=-1) and below.low is not None
+    assert paired_bootstrap_difference(values, values, groups, seed=-1).mean == 0.0
+
+
 def test_the_interval_of_independent_questions_is_the_textbooks() -> None:
     some = np.random.default_rng(7).random(400)
     found = bootstrap_interval(list(some), list(range(400)), seed=0)

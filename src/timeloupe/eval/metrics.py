@@ -193,7 +193,8 @@ def _interval(
     mean = math.fsum(sums) / num_scored
     if num_groups < 2:
         return Interval(mean, None, None, num_scored, num_total, num_groups)
-    random = np.random.default_rng(seed)
+    # Episodes may have a seed below zero, and NumPy knows none.
+    random = np.random.default_rng(seed if seed >= 0 else seed % 2**64)
     means: list[np.ndarray] = []
     left = num_resamples
     while left:
