@@ -132,7 +132,10 @@ class Build:
             self.ended = DONE  # a budget that was just enough
         summary["ended"] = self.ended
         summary["cost"] = self.spent if self.priced and self.spent else None
-        summary["files"] = write_products(self.folder, kept)
+        trains = {stage_name(part) for part in self.recipe.stages if STAGES[part.kind].trains}
+        summary["files"] = write_products(
+            self.folder, {name: rows for name, rows in kept.items() if name in trains}
+        )
         write_summary(self.folder, summary)
         return summary
 

@@ -10,7 +10,6 @@ published. What counts as solved is ``Kit.is_right``: of a grounding, an IoU of 
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from pydantic import Field, model_validator
 from timeloupe.data.build.recipe_part import StagePart
 from timeloupe.data.build.record import BuiltRow
 from timeloupe.data.build.stages.attempt import Attempt, attempt
+from timeloupe.data.build.stages.lots import lot
 from timeloupe.data.build.steps import Kit, Outcome, Plan, Skim
 from timeloupe.data.formats.swift_rl import GROUNDING_TASKS
 from timeloupe.environment.settings import EpisodeSettings
@@ -149,12 +149,7 @@ def _sizes(qa: int, grounding: int, part: DifficultyStage) -> tuple[int, int]:
 
 def _draw(rows: Sequence[BuiltRow], number: int, part: DifficultyStage) -> list[BuiltRow]:
     """Return so many of the rows, drawn without regard to their order."""
-    return sorted(rows, key=lambda row: rank(part.seed, row.id))[:number]
-
-
-def rank(seed: int, *words: str) -> str:
-    """Return a key that sorts ids as by lot, the same everywhere."""
-    return hashlib.sha256("\0".join((str(seed), *words)).encode()).hexdigest()
+    return sorted(rows, key=lambda row: lot(part.seed, row.id))[:number]
 
 
 def _mean(values: Sequence[float]) -> float:

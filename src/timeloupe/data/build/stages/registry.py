@@ -10,6 +10,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from timeloupe.data.build.record import BuiltRow
+from timeloupe.data.build.stages.bench import BenchStage, bench, checked_items
+from timeloupe.data.build.stages.bench_choice import choose, write_bench
 from timeloupe.data.build.stages.caption import CaptionStage, caption, videos
 from timeloupe.data.build.stages.difficulty import (
     DifficultyStage,
@@ -26,7 +28,8 @@ from timeloupe.environment.settings import EpisodeSettings
 from timeloupe.trajectory import Example
 
 Stage = Annotated[
-    DirectStage | GroundStage | DifficultyStage | CaptionStage | EvidenceStage, Field(discriminator="kind")
+    DirectStage | GroundStage | DifficultyStage | BenchStage | CaptionStage | EvidenceStage,
+    Field(discriminator="kind"),
 ]
 
 
@@ -65,6 +68,7 @@ class StageKind:
         turns: (part, episode settings) to how many replies one of its questions takes at most.
         write: (folder of the stage, rows of all items, rows handed on, part): writes files of its own there, if it has
             any, and returns what the summary says of the stage; ``notes`` among it are lines for people.
+        trains: Whether its rows are to be learnt from; others stand in the stage's own folder alone.
     """
 
     plan: Callable[..., Plan]
@@ -73,6 +77,7 @@ class StageKind:
     choose: Callable[[Sequence[BuiltRow], Any], list[BuiltRow]] = all_of_them
     turns: Callable[[Any, EpisodeSettings], int] = one_turn
     write: Callable[[Path, Sequence[BuiltRow], Sequence[BuiltRow], Any], Mapping[str, Any]] = no_more
+    trains: bool = True
 
 
 STAGES: dict[str, StageKind] = {
@@ -80,6 +85,9 @@ STAGES: dict[str, StageKind] = {
     "ground": StageKind(ground, lambda part: (part.regrounds + 1) * (1 + len({*part.checks, "process"}))),
     "difficulty": StageKind(
         difficulty, lambda part: part.samples, choose=rl_split, turns=turns_of_a_try, write=split_facts
+    ),
+    "bench": StageKind(
+        bench, lambda part: 2 * part.controls + 1, checked_items, choose, write=write_bench, trains=False
     ),
     "caption": StageKind(caption, lambda part: part.max_windows, videos),
     "evidence": StageKind(evidence, lambda part: 1 + part.max_claims),
