@@ -13,6 +13,7 @@ from timeloupe.trajectory import Example, FrameRef, Generation, Segment, Usage
 from timeloupe.world.labeller import Oracle, OracleErrors
 from timeloupe.world.labeller_captions import caption_reply
 from timeloupe.world.labeller_evidence import box_reply, evidence_reply
+from timeloupe.world.labeller_multiseg import every_reply, visible_reply
 from timeloupe.world.script import WorldScript, generator
 
 LOOKS = frozenset({"ground", "reground"})
@@ -20,6 +21,12 @@ LOOKS = frozenset({"ground", "reground"})
 
 BOX = "box"
 """Asks what a part of a frame shows."""
+
+EVERY = "every"
+"""Asks for every time at which something is visible."""
+
+VISIBLE = frozenset({"instance", "gap"})
+"""Ask whether it is visible in a part, yes or no."""
 
 CAPTION = "caption"
 """Asked about a video and not about a row of it: the video tells which script is meant."""
@@ -89,6 +96,11 @@ class OraclePolicy:
         views = [ref.at_seconds for ref in refs]
         if example.task == "what_when_where":
             return self._evidence(purpose, script, example, refs, said, random)
+        if purpose == EVERY:
+            return every_reply(script, example, self._errors, random)
+        if purpose in VISIBLE:
+            times = sorted({time for view in views for time in view})
+            return visible_reply(script, example, times, self._errors, random)
         oracle = Oracle(script, example, self._errors)
         looks = purpose in LOOKS or (purpose in EPISODES and len(views) == 1)
         return oracle.look(random) if looks else oracle.answer(views, random)
@@ -104,10 +116,10 @@ class OraclePolicy:
     ) -> str:
         if purpose == BOX:
             return box_reply(script, example, refs[-1].start_seconds, said, self._errors, random)
-        times = sorted({time for ref in refs for time in ref.at_seconds})
-        if purpose in LOOKS or not times:
+        if purpose in LOOKS:
             raise boundary(
                 f"what the oracle is asked of row {example.id!r}, a {example.task} row", purpose,
-                "answers from frames, and boxes", "leave such rows out with source.tasks",
+                "answers, and what a box shows", "leave such rows out with source.tasks",
             )  # fmt: skip
+        times = sorted({time for ref in refs for time in ref.at_seconds})
         return evidence_reply(script, example, times, self._errors, random)

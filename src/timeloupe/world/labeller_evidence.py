@@ -28,12 +28,12 @@ def evidence_reply(
     """Return an answer that marks the object in every frame with its digit, in thousandths and whole seconds.
 
     Where no frame shows the digit, the frames with the object are marked, without them one frame with a box anywhere,
-    and the digit is guessed.
+    and the digit is guessed. Without frames nothing is marked.
 
     Args:
         script: The video.
         example: A row of what, when and where.
-        times: Of the frames shown, seconds, ascending, at least one.
+        times: Of the frames shown, seconds, ascending.
         errors: ``wrong_answer``, ``box_noise``, ``wrong_box``.
         random: Draws the errors.
     """
@@ -44,10 +44,10 @@ def evidence_reply(
     if seen and float(random.random()) < errors.wrong_answer:
         digit = (event.digit + 1 + int(random.integers(9))) % 10
     marks = [(time, _box(event, time, errors, random)) for time in shown]
-    if not marks:
+    if not marks and times:
         marks = [(times[len(times) // 2], _anywhere(random))]
     claims = "".join(_claim(event.shape, time, corners) for time, corners in marks)
-    return f"<think>{claims}</think><answer>{digit}</answer>"
+    return f"<think>{claims or 'Not seen.'}</think><answer>{digit}</answer>"
 
 
 def _box(event: Event, time: float, errors: OracleErrors, random: np.random.Generator) -> np.ndarray:

@@ -86,7 +86,7 @@ def test_claims_that_do_not_hold_are_out_of_everything_that_is_kept() -> None:
     ],
 )
 def test_what_is_left_out(text: str, options: dict[str, int], reason: str) -> None:
-    outcome, _ = proven(text, **options)
+    outcome, _ = proven(text, lambda _: True, ROW, **options)
     assert (outcome.kept, outcome.reason) == (False, reason)
 
 

@@ -23,12 +23,13 @@ from timeloupe.data.build.stages.difficulty import (
 from timeloupe.data.build.stages.direct import DirectStage, direct
 from timeloupe.data.build.stages.evidence import EvidenceStage, evidence
 from timeloupe.data.build.stages.ground import GroundStage, ground
+from timeloupe.data.build.stages.multiseg import MultisegStage, most_multiseg_asks, multiseg
 from timeloupe.data.build.steps import Plan
 from timeloupe.environment.settings import EpisodeSettings
 from timeloupe.trajectory import Example
 
 Stage = Annotated[
-    DirectStage | GroundStage | DifficultyStage | BenchStage | CaptionStage | EvidenceStage,
+    DirectStage | GroundStage | DifficultyStage | BenchStage | CaptionStage | EvidenceStage | MultisegStage,
     Field(discriminator="kind"),
 ]
 
@@ -91,6 +92,7 @@ STAGES: dict[str, StageKind] = {
     ),
     "caption": StageKind(caption, lambda part: part.max_windows, videos),
     "evidence": StageKind(evidence, lambda part: 1 + part.max_claims),
+    "multiseg": StageKind(multiseg, most_multiseg_asks),
 }
 """Kind of a stage, as recipes name it, to what it does."""
 
