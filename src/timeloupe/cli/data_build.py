@@ -70,7 +70,7 @@ def build(
     from rich.console import Console
 
     from timeloupe.config import load_recipe
-    from timeloupe.data.build.build import DONE, Budget, Build, threads
+    from timeloupe.data.build.build import DONE, STOPPED, Budget, Build, threads
     from timeloupe.data.build.recipe import BuildRecipe
     from timeloupe.data.build.source import read_source
     from timeloupe.runs import lock_run
@@ -113,17 +113,14 @@ def build(
         typer.echo(json.dumps(summary, indent=2, allow_nan=False))
     else:
         _show(summary, folder)
-    if summary["ended"] == "stopped":
-        raise KeyboardInterrupt
     for name, stage in summary["stages"].items():
         if stage.get("faults"):
             _say_faults(console, name, stage, fail_on_error)
     if summary["ended"] != DONE:
-        console.print(
-            f"not complete ({summary['ended']}); go on with: {shlex.join(words)}",
-            highlight=False,
-            markup=False,
-        )
+        line = f"not complete ({summary['ended']}); go on with: {shlex.join(words)}"
+        console.print(line, highlight=False, markup=False)
+        if summary["ended"] == STOPPED:
+            raise KeyboardInterrupt
         raise typer.Exit(1)
 
 

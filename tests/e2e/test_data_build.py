@@ -1,0 +1,198 @@
+"""`timeloupe data build` as a user runs it: killed, interrupted, out of money, with another recipe."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.data.build.rows import steady_products, steady_rows
+from timeloupe.cli.main import main
+
+COMMAND = Path(sys.executable).with_name("timeloupe")
+
+RECIPE = """
+seed = 3
+prompts = "protocol"
+protocol = "small"
+[source]
+path = "examples.jsonl"
+[labeller]
+policy = "oracle"
+price = [1.0, 1.0]
+batch = 1
+[labeller.oracle]
+wrong_instance = 0.5
+[episode]
+skim_frames = 16
+crop_max_frames = 8
+frame_size_wh = [32, 32]
+[[stages]]
+kind = "direct"
+[[stages]]
+kind = "ground"
+reground_over_seconds = 0
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A world of two short videos, 20 rows, and its recipe."""
+    folder = tmp_path_factory.mktemp("home")
+    words = ["--videos", "2", "--seed", "8", "--minutes", "1", "--per-task", "5"]
+    words += ["--tasks", "multiple_choice,grounding"]
+    assert main(["world", "make", str(folder), *words]) == 0
+    (folder / "recipe.toml").write_text(RECIPE, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def calm(home: Path) -> Path:
+    """A build that nothing disturbed."""
+    assert run(home, "calm").code == 0
+    return home / "calm"
+
+
+class Done:
+    """How a command ended and what it said."""
+
+    def __init__(self, code: int, stdout: str, stderr: str) -> None:
+        self.code, self.stdout, self.stderr = code, stdout, stderr
+
+
+def words_of(home: Path, out: str, *words: str) -> list[str]:
+    source = f"source.path={home / 'examples.jsonl'}"
+    return ["data", "build", str(home / "recipe.toml"), "--set", source, "--out", str(home / out), *words]
+
+
+def run(home: Path, out: str, *words: str) -> Done:
+    """Run it in this process: starting Python anew costs more than all else here."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        code = main(words_of(home, out, *words))
+    return Done(code, stdout.getvalue(), stderr.getvalue())
+
+
+def really(home: Path, out: str, *words: str) -> Done:
+    """Run the installed command."""
+    found = subprocess.run(
+        [COMMAND, *words_of(home, out, *words)], capture_output=True, text=True, timeout=240
+    )
+    return Done(found.returncode, found.stdout, found.stderr)
+
+
+def end_it(home: Path, out: str, how: signal.Signals, when: Callable[[], bool]) -> Done:
+    """Run the installed command, send it a signal when the time has come, and wait for its end."""
+    words = [COMMAND, *words_of(home, out)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 240
+        while not when():
+            assert process.poll() is None and time.monotonic() < until, (
+                process.stderr and process.stderr.read()
+            )
+            time.sleep(0.002)
+        process.send_signal(how)
+        stdout, stderr = process.communicate(timeout=240)
+    return Done(process.returncode, stdout, stderr)
+
+
+def num_rows(folder: Path, stage: str) -> int:
+    path = folder / stage / "rows.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def same(folder: Path, calm: Path) -> None:
+    assert steady_rows(folder) == steady_rows(calm)
+    assert steady_products(folder) == steady_products(calm)
+
+
+def test_killed_and_resumed(home: Path, calm: Path) -> None:
+    killed = end_it(home, "killed", signal.SIGKILL, lambda: num_rows(home / "killed", "ground") > 3)
+    assert killed.code == -signal.SIGKILL
+    assert 3 < num_rows(home / "killed", "ground") < 20, "it was at its end already"
+    assert run(home, "killed", "--resume").code == 0
+    same(home / "killed", calm)
+
+
+def test_ctrl_c(home: Path, calm: Path) -> None:
+    stopped = end_it(home, "stopped", signal.SIGINT, lambda: num_rows(home / "stopped", "direct") > 3)
+    assert stopped.code == 130 and "Traceback" not in stopped.stderr
+    assert "go on with: timeloupe data build" in stopped.stderr and "--resume" in stopped.stderr
+    assert num_rows(home / "stopped", "direct") < 20 and num_rows(home / "stopped", "ground") == 0
+    summary = json.loads((home / "stopped" / "summary.json").read_text(encoding="utf-8"))
+    assert summary["ended"] == "stopped" and summary["stages"]["direct"]["missing"] > 0
+    assert run(home, "stopped", "--resume").code == 0
+    same(home / "stopped", calm)
+
+
+def test_out_of_money_and_on(home: Path, calm: Path) -> None:
+    cost = json.loads((calm / "summary.json").read_text(encoding="utf-8"))["cost"]
+    first = really(home, "poor", "--max-cost", f"{cost / 3:.6f}")
+    assert first.code == 1 and "not complete (max_cost); go on with: timeloupe data build" in first.stderr
+    summary = json.loads((home / "poor" / "summary.json").read_text(encoding="utf-8"))
+    assert cost / 3 <= summary["cost"] < cost / 2
+    before = len(steady_rows(home / "poor"))
+    assert run(home, "poor", "--resume", "--max-cost", f"{cost / 3:.6f}").code == 1
+    assert len(steady_rows(home / "poor")) == before
+    assert run(home, "poor", "--resume", "--max-cost", f"{cost * 1.01:.6f}").code == 0
+    same(home / "poor", calm)
+
+
+def test_another_recipe_is_refused_by_its_keys(home: Path, calm: Path) -> None:
+    before = steady_rows(calm)
+    changed = really(
+        home, "calm", "--resume", "--set", "stages.1.regrounds=2", "--set", "seed=4", "--limit", "3"
+    )
+    assert changed.code == 2
+    for words in ("limit: there null, now 3", "recipe.seed: there 3, now 4", "recipe.stages: there"):
+        assert words in changed.stderr
+    assert steady_rows(calm) == before
+    assert "go on with --resume" in run(home, "calm").stderr
+    assert "leave --resume out" in run(home, "never", "--resume").stderr
+    assert not (home / "never").exists()
+
+
+def test_json_is_all_of_stdout(home: Path, calm: Path) -> None:
+    found = really(home, "json", "--json")
+    assert found.code == 0, found.stderr
+    document = json.loads(found.stdout)
+    assert document == json.loads((home / "json" / "summary.json").read_text(encoding="utf-8"))
+    ground = document["stages"]["ground"]
+    assert ground["items"] == sum(ground["reasons"].values()) and ground["kept"] > 0
+    assert document["files"]["trajectories.jsonl"] > 0
+    same(home / "json", calm)
+    plan = run(home, "json", "--json", "--dry-run")
+    assert json.loads(plan.stdout)["plan"]["stages"]["ground"]["cost_at_most"] > ground["cost"]
+
+
+def test_money_without_a_price_is_refused_before_anything_is_asked(home: Path) -> None:
+    found = run(home, "free", "--set", "labeller.price=null", "--max-cost", "1")
+    assert found.code == 2 and "a recipe with labeller.price" in found.stderr
+    assert not (home / "free").exists()
+
+
+def test_videos_that_cannot_be_read(home: Path, calm: Path, tmp_path: Path) -> None:
+    rows = (home / "examples.jsonl").read_text(encoding="utf-8").splitlines()
+    videos = {Path(json.loads(row)["video"]).name for row in rows}
+    (tmp_path / "videos").mkdir()
+    broken, whole = sorted(videos)
+    (tmp_path / "videos" / broken).write_bytes(b"not yet copied")
+    (tmp_path / "videos" / whole).symlink_to(home / "videos" / whole)
+    moved = ("--set", f"source.videos={tmp_path}")
+    first = run(home, "unread", *moved)
+    assert first.code == 0 and "10 video" in first.stdout, first.stderr
+    (tmp_path / "videos" / broken).unlink()
+    (tmp_path / "videos" / broken).symlink_to(home / "videos" / broken)
+    assert "10 video" in run(home, "unread", *moved, "--resume").stdout
+    assert run(home, "unread", *moved, "--resume", "--retry-videos").code == 0
+    assert steady_rows(home / "unread").keys() == steady_rows(calm).keys()
+    summary = json.loads((home / "unread" / "summary.json").read_text(encoding="utf-8"))
+    assert "video" not in summary["stages"]["direct"]["reasons"]
