@@ -155,6 +155,8 @@ def test_another_recipe_is_refused_by_its_keys(home: Path, calm: Path) -> None:
     for words in ("limit: there null, now 3", "recipe.seed: there 3, now 4", "recipe.stages: there"):
         assert words in changed.stderr
     assert steady_rows(calm) == before
+    # What changes no row may be another one.
+    assert run(home, "calm", "--resume", "--set", "labeller.tries=2", "--set", "labeller.batch=4").code == 0
     assert "go on with --resume" in run(home, "calm").stderr
     assert "leave --resume out" in run(home, "never", "--resume").stderr
     assert not (home / "never").exists()

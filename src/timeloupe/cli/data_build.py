@@ -166,6 +166,7 @@ CACHE_BYTES = 512 * 2**20
 
 def _open(folder: Path, recipe: BuildRecipe, limit: int | None, resume: bool) -> None:
     """Make the folder, or check that it holds this build."""
+    from timeloupe.data.build.recipe import WAY
     from timeloupe.runs import CONFIG, create_run
 
     begun = (folder / CONFIG).is_file()
@@ -177,7 +178,8 @@ def _open(folder: Path, recipe: BuildRecipe, limit: int | None, resume: bool) ->
         raise boundary(
             f"folder {str(folder)!r}", "no build", "the folder of one", "leave --resume out to begin"
         )
-    create_run(folder, {"kind": "build", "recipe": recipe.model_dump(mode="json"), "limit": limit})
+    said = recipe.model_dump(mode="json", exclude={"labeller": WAY})
+    create_run(folder, {"kind": "build", "recipe": said, "limit": limit})
 
 
 def _plan(recipe: BuildRecipe, labeller: Labeller, examples: list[Example], as_json: bool) -> None:

@@ -2,7 +2,7 @@
 
 ::
 
-    BUILD/config.json              the resolved recipe; a folder with another one is refused
+    BUILD/config.json              the resolved recipe, less how its labeller is reached; another one is refused
     BUILD/environment.json         versions, platform and commit of every session
     BUILD/STAGE/rows.jsonl         one ``BuiltRow`` per item, kept or not, appended and flushed as it ends
     BUILD/STAGE/again.jsonl        rows that were taken out of it to be made again: they were paid for

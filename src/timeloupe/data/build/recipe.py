@@ -13,6 +13,9 @@ from timeloupe.world.labeller import OracleErrors
 
 PolicyName = Literal["small", "local", "scripted", "openai", "oracle"]
 
+WAY = {"base_url", "api_key_env", "timeout", "tries", "batch"}
+"""Settings of a labeller that say how it is reached and change no row: another session may have others."""
+
 
 class SourcePart(RecipePart):
     """The rows that the build begins with.
