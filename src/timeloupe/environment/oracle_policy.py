@@ -103,7 +103,7 @@ class OraclePolicy:
             return visible_reply(script, example, times, self._errors, random)
         oracle = Oracle(script, example, self._errors)
         looks = purpose in LOOKS or (purpose in EPISODES and len(views) == 1)
-        return oracle.look(random) if looks else oracle.answer(views, random)
+        return oracle.look(views, random) if looks else oracle.answer(views, random)
 
     def _evidence(
         self,

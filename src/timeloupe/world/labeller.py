@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -36,6 +36,8 @@ class OracleErrors(BaseModel):
     """How often an oracle errs. A segment is right, or of one of the kinds of errors.
 
     Attributes:
+        knows: What a right segment is: ``truth`` = that of the event, whatever was shown; ``frames`` = what a perfect
+            observer of the frames shown can say of it, its scene where no frame shows it, as the teacher does.
         boundary_seconds: Standard deviation of the error of both ends of every segment that is not whole.
         wrong_instance: Share of segments that are those of another event.
         hallucinated: Share of segments that lie anywhere, as long as the true one.
@@ -51,6 +53,7 @@ class OracleErrors(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    knows: Literal["truth", "frames"] = "truth"
     boundary_seconds: float = Field(default=0.0, ge=0)
     wrong_instance: Rate = 0.0
     hallucinated: Rate = 0.0
@@ -90,9 +93,11 @@ class Oracle:
         self.teacher = Teacher(script, self.question)
         self.voice = Voice()
 
-    def segment(self, random: np.random.Generator) -> tuple[int, int]:
+    def segment(self, views: Views, random: np.random.Generator) -> tuple[int, int]:
         """Return where it says that the event is, in whole seconds."""
         errors, truth = self.errors, self.question.event.segment
+        if errors.knows == "frames" and views:
+            truth = self._observed(views)
         draw = float(random.random())
         if draw < errors.lazy:
             return 0, whole_seconds(self.script.duration_seconds)
@@ -111,9 +116,24 @@ class Oracle:
         start = float(random.uniform(0.0, max(room, 0.0)))
         return Segment(start_seconds=start, end_seconds=start + truth.length_seconds)
 
-    def look(self, random: np.random.Generator) -> str:
+    def _observed(self, views: Views) -> Segment:
+        """What the frames say of where the event is: between two of them, or in its scene."""
+        facts = [frame_facts(self.script, self.question, view) for view in views]
+        showing = [
+            (view, found)
+            for view, found in zip(views, facts, strict=True)
+            if any(one.in_event for one in found)
+        ]
+        if showing:
+            view, found = min(showing, key=lambda one: _spacing(one[0]))
+            start, end = bracket(view, [one.in_event for one in found])
+        else:
+            start, end = bracket(views[0], [one.in_scene for one in facts[0]])
+        return Segment(start_seconds=start, end_seconds=end)
+
+    def look(self, views: Views, random: np.random.Generator) -> str:
         """Return a call of the tool."""
-        return f"<think>Seen, look closer.</think>{tool_call_text([self.segment(random)])}"
+        return f"<think>Seen, look closer.</think>{tool_call_text([self.segment(views, random)])}"
 
     def answer(self, views: Views, random: np.random.Generator) -> str:
         """Return an answer from what the frames of all views show; no views = none.
@@ -131,9 +151,9 @@ class Oracle:
         ]
         showing = [(view, hits) for view, hits in seen if any(hits)]
         if not times:
-            segment = self.segment(random)
+            segment = self.segment(views, random)
         elif showing and not wrong:
-            finest, hits = min(showing, key=lambda one: (one[0][-1] - one[0][0]) / len(one[0]))
+            finest, hits = min(showing, key=lambda one: _spacing(one[0]))
             segment = bracket(finest, hits)
         else:
             first = int(random.integers(len(times)))
@@ -151,6 +171,11 @@ class Oracle:
             right = others[int(random.integers(len(others)))]
         digit = self.question.options[LETTERS.index(right)]
         return f"<think>The digit is {digit} ({right}).</think><answer>{right}</answer>"
+
+
+def _spacing(view: Sequence[float]) -> float:
+    """Seconds between two frames of a view, on average."""
+    return (view[-1] - view[0]) / len(view)
 
 
 def shows_answer(script: WorldScript, example: Example, times: Sequence[float]) -> bool:
