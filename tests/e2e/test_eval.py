@@ -137,6 +137,9 @@ def test_a_served_model_plays_in_threads_and_a_dead_server_costs_no_episode(
         written = "".join(file.read_text(encoding="utf-8") for file in folder.iterdir())
         assert "hidden-word" not in written + first.stderr
         assert len(episodes(folder)) == 6
+        banned = server.requests()[-1]["body"]["logit_bias"]
+        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        assert len(banned) == 13 and card["model"]["never_sample"] == "2812-2813,2815-2825"
         assert "needs --base-url" in run("--resume", folder, code=2).stderr
         url = server.url
     dead = run(

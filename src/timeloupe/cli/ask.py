@@ -23,6 +23,7 @@ from timeloupe.cli.flags import (
     MaxRequestFlag,
     MaxTurnsFlag,
     ModelFlag,
+    NoLogitBiasFlag,
     PolicyFlag,
     ProtocolFlag,
     ScriptFlag,
@@ -76,6 +77,7 @@ def ask(
     max_request: MaxRequestFlag = None,
     logprobs: LogprobsFlag = False,
     settings_from: SettingsFromFlag = None,
+    no_logit_bias: NoLogitBiasFlag = False,
     protocol: ProtocolFlag = None,
     system_prompt: SystemPromptFlag = None,
     max_turns: MaxTurnsFlag = None,
@@ -141,7 +143,7 @@ def ask(
     wanted = PolicyFlags(
         model=model, script=script, threads=threads, base_url=base_url, api_key_env=api_key_env, send=send,
         time_format=time_format, image_format=image_format, timeout=timeout, logprobs=logprobs,
-        settings_from=settings_from, max_request=max_request,
+        settings_from=settings_from, max_request=max_request, no_logit_bias=no_logit_bias,
     )  # fmt: skip
     name = policy_name(policy, wanted)
     console = Console(stderr=as_json, highlight=False)

@@ -19,9 +19,11 @@ from timeloupe.cli.flags import (
     ImageFormatFlag,
     MaxRequestFlag,
     ModelFlag,
+    NoLogitBiasFlag,
     PolicyFlag,
     ScriptFlag,
     SendFlag,
+    SettingsFromFlag,
     ThreadsFlag,
     TimeFormatFlag,
     TimeoutFlag,
@@ -38,7 +40,9 @@ if TYPE_CHECKING:
     from timeloupe.runs import RunFolder
     from timeloupe.trajectory import Trajectory
 
-POLICY_KEYS = ("model", "script", "send", "time_format", "image_format", "max_request", "base_url", "timeout")
+POLICY_KEYS = (
+    "model", "script", "send", "time_format", "image_format", "max_request", "base_url", "timeout", "settings_from",
+)  # fmt: skip
 """Flags of a policy that an audit takes from the run where none of them is given."""
 
 
@@ -54,6 +58,8 @@ def audit(
     image_format: ImageFormatFlag = None,
     timeout: TimeoutFlag = None,
     max_request: MaxRequestFlag = None,
+    settings_from: SettingsFromFlag = None,
+    no_logit_bias: NoLogitBiasFlag = False,
     evidence: Annotated[
         str, typer.Option(help="cited: what the answer names; true: what the annotation says, where it does.")
     ] = "cited",
@@ -164,11 +170,14 @@ class _Audit:
                 key: stored.get(key) if flags[key] is None else flags[key] for key in POLICY_KEYS
             }
             flags["policy"] = stored.get("policy")
+            flags["no_logit_bias"] = flags["no_logit_bias"] or stored.get("no_logit_bias", False)
             flags["script"] = None if flags["script"] is None else Path(flags["script"])
         elif flags["base_url"] is not None and stored is not None and stored.get("policy") == "openai":
-            for key in ("model", "send", "time_format", "image_format", "max_request"):
+            for key in ("model", "send", "time_format", "image_format", "max_request", "settings_from"):
                 flags[key] = stored.get(key) if flags[key] is None else flags[key]
-        given: dict[str, Any] = {key: flags[key] for key in (*POLICY_KEYS, "api_key_env", "threads")}
+            flags["no_logit_bias"] = flags["no_logit_bias"] or stored.get("no_logit_bias", False)
+        keys = (*POLICY_KEYS, "api_key_env", "threads", "no_logit_bias")
+        given: dict[str, Any] = {key: flags[key] for key in keys}
         wanted = PolicyFlags(**given)
         kind = policy_name(flags["policy"], wanted)
         policy = POLICIES[kind](wanted).policy

@@ -65,7 +65,7 @@ def merged(
     changed = [
         f"{key}: there {stored.get(key)}, now {plain(flags[key])}"
         for key in sorted(given - {"resume", "as_json", "dry_run", *MACHINE_FLAGS})
-        if plain(flags[key]) != stored.get(key)
+        if plain(flags[key]) != stored.get(key, False if key == "no_logit_bias" else None)
     ]
     if changed:
         raise ConfigError(

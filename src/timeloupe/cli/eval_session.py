@@ -116,6 +116,7 @@ class Session:
             api_key_env=flags["api_key_env"], send=flags["send"], time_format=flags["time_format"],
             image_format=flags["image_format"], timeout=flags["timeout"], logprobs=flags["logprobs"],
             settings_from=flags["settings_from"], max_request=flags["max_request"],
+            no_logit_bias=flags["no_logit_bias"],
         )  # fmt: skip
         # Named in the configuration: a resumed run must not fall back to another policy where --base-url is missing.
         self.kind = flags["policy"] = policy_name(flags["policy"], wanted)
@@ -149,6 +150,7 @@ class Session:
         stored = {
             key: plain(value) for key, value in self.flags.items()
             if key not in MACHINE_FLAGS and key not in ("run", "resume", "dry_run", "as_json")
+            and (value or key != "no_logit_bias")  # so that runs from before there was such a flag go on
         }  # fmt: skip
         of_policy = dict(getattr(self.policy.policy, "settings", None) or {"name": self.policy.policy.name})
         of_policy.pop("base_url", None)

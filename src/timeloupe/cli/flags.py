@@ -84,7 +84,14 @@ SettingsFromFlag = Annotated[
     typer.Option(
         "--settings-from",
         metavar="PATH",
-        help="Checkpoint folder (or small) that a server runs: its frames and protocol.",
+        help="Checkpoint folder (or small) that a server runs: its frames, protocol and tokens.",
+    ),
+]
+NoLogitBiasFlag = Annotated[
+    bool,
+    typer.Option(
+        "--no-logit-bias",
+        help="With --settings-from, let a server sample the tokens that a local model never does.",
     ),
 ]
 ThreadsFlag = Annotated[int, typer.Option("--threads", min=1, help="CPU threads of a model in this process.")]

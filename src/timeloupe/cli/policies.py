@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
+import typer
+
 from timeloupe.errors import ConfigError, MissingError, boundary
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ class PolicyFlags:
     max_request: str | None = None
     logprobs: bool = False
     settings_from: str | None = None
+    no_logit_bias: bool = False
 
 
 _TAKES = {
@@ -136,7 +139,7 @@ def openai_options(flags: PolicyFlags) -> tuple[dict[str, Any], dict[str, Any], 
     }  # fmt: skip
     options = {
         "base_url": flags.base_url, "model": flags.model,
-        "api_key": find_key(flags.base_url, flags.api_key_env),
+        "api_key": find_key(flags.base_url, flags.api_key_env), "never_sample": _never_sampled(flags),
     } | {key: value for key, value in given.items() if value is not None}  # fmt: skip
     return options, episode, protocol or DEFAULT_PROTOCOL
 
@@ -149,6 +152,27 @@ def _settings_of(checkpoint: str | None) -> tuple[dict[str, Any], str | None]:
     from timeloupe.policy.small import SMALL_CHECKPOINT
 
     return read_episode_defaults(SMALL_CHECKPOINT if checkpoint == "small" else checkpoint)
+
+
+def _never_sampled(flags: PolicyFlags) -> tuple[int, ...]:
+    """Return the ids that a server has to be told not to sample: those of the checkpoint that it is said to run."""
+    if flags.no_logit_bias and flags.settings_from is None:
+        raise ConfigError(
+            "--no-logit-bias goes with --settings-from: nothing is banned without it, leave it out"
+        )
+    if flags.settings_from is None or flags.no_logit_bias:
+        return ()
+    from timeloupe.model.never_sampled import read_never_sampled
+    from timeloupe.policy.small import SMALL_CHECKPOINT
+
+    folder = SMALL_CHECKPOINT if flags.settings_from == "small" else flags.settings_from
+    found = read_never_sampled(folder)
+    if found is None:
+        typer.echo(
+            f"{str(folder)!r} has no tokenizer.json: the server is not told which tokens a local policy never samples",
+            err=True,
+        )
+    return found or ()
 
 
 def find_key(base_url: str, variable: str | None) -> str | None:

@@ -20,6 +20,7 @@ from timeloupe.cli.flags import (
     MaxRequestFlag,
     MaxTurnsFlag,
     ModelFlag,
+    NoLogitBiasFlag,
     ProtocolFlag,
     SendFlag,
     SettingsFromFlag,
@@ -43,6 +44,7 @@ def selfcheck(
     timeout: TimeoutFlag = None,
     max_request: MaxRequestFlag = None,
     settings_from: SettingsFromFlag = None,
+    no_logit_bias: NoLogitBiasFlag = False,
     protocol: ProtocolFlag = None,
     system_prompt: SystemPromptFlag = None,
     max_turns: MaxTurnsFlag = None,
@@ -106,7 +108,7 @@ def _asked(flags: dict[str, Any]) -> Asked:
     if flags["protocol"] is not None and flags["protocol"] not in PROTOCOLS:
         raise boundary("--protocol", flags["protocol"], PROTOCOLS)
     names = ("model", "base_url", "api_key_env", "send", "time_format", "image_format", "timeout", "max_request",
-             "settings_from")  # fmt: skip
+             "settings_from", "no_logit_bias")  # fmt: skip
     options, episode, protocol = openai_options(PolicyFlags(**{name: flags[name] for name in names}))
     options.pop("logprobs", None)
     given = {

@@ -115,10 +115,10 @@ def read_layout(folder: str | Path, tokenizer: Any) -> Layout:
         ConfigError: The architecture is none of ``FAMILIES``, or timeloupe.json has an unknown key.
     """
     folder = Path(folder)
-    config = _read_config(folder)
+    config = read_config(folder)
     family: Family = config["model_type"]
     vision = config.get("vision_config", {})
-    details = _read_json(folder / DETAILS_FILE) or {}
+    details = read_json_object(folder / DETAILS_FILE) or {}
     values: dict[str, Any] = {
         key: config[key]
         for key in ("video_token_id", "image_token_id", "vision_start_token_id", "vision_end_token_id")
@@ -126,7 +126,7 @@ def read_layout(folder: str | Path, tokenizer: Any) -> Layout:
     mean, std = DEFAULT_MEAN_STD[family]
     preprocessor: dict[str, Any] = {"image_mean": mean, "image_std": std}
     for name in ("preprocessor_config.json", "video_preprocessor_config.json"):
-        found = _read_json(folder / name) or {}
+        found = read_json_object(folder / name) or {}
         preprocessor.update({key: found[key] for key in preprocessor if found.get(key) is not None})
     values.update(preprocessor)
     values.update(
@@ -162,9 +162,9 @@ def read_episode_defaults(folder: str | Path) -> tuple[dict[str, Any], str | Non
         ConfigError: The architecture is none of ``FAMILIES``.
     """
     folder = Path(folder)
-    config = _read_config(folder)
+    config = read_config(folder)
     vision = config.get("vision_config", {})
-    details = _read_json(folder / DETAILS_FILE) or {}
+    details = read_json_object(folder / DETAILS_FILE) or {}
     patch_size = vision.get("patch_size", _PATCH_SIZES[config["model_type"]])
     multiple = patch_size * vision.get("spatial_merge_size", 2)
     return {"size_multiple": multiple, **details.get("episode", {})}, details.get("protocol")
@@ -173,8 +173,14 @@ def read_episode_defaults(folder: str | Path) -> tuple[dict[str, Any], str | Non
 _PATCH_SIZES = {"qwen3_vl": 16, "qwen2_5_vl": 14}
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    config = _read_json(folder / "config.json")
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the content of a checkpoint's config.json.
+
+    Raises:
+        MissingError: There is none.
+        ConfigError: It is not valid JSON, or of an architecture that is none of ``FAMILIES``.
+    """
+    config = read_json_object(folder / "config.json")
     if config is None:
         raise MissingError(f"no config.json in {str(folder)!r}: name the folder of a saved checkpoint")
     if config.get("model_type") not in FAMILIES:
@@ -200,7 +206,7 @@ def _overrides(details: dict[str, Any], path: Path, tokenizer: Any) -> dict[str,
 
 def _eos_token_ids(folder: Path, config: dict[str, Any], tokenizer: Any) -> tuple[int, ...]:
     """The tokenizer's own end of turn first, then those of the generation config, without repeats."""
-    generation = _read_json(folder / "generation_config.json") or {}
+    generation = read_json_object(folder / "generation_config.json") or {}
     found: list[int] = []
     for value in (tokenizer.eos_token_id, generation.get("eos_token_id"), config.get("eos_token_id")):
         values = value if isinstance(value, list) else [value]
@@ -210,7 +216,12 @@ def _eos_token_ids(folder: Path, config: dict[str, Any], tokenizer: Any) -> tupl
     return tuple(found)
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def read_json_object(path: Path) -> dict[str, Any] | None:
+    """Return the content of a checkpoint's file; ``None`` = it is not there.
+
+    Raises:
+        ConfigError: It is not valid JSON.
+    """
     if not path.is_file():
         return None
     try:

@@ -152,6 +152,13 @@ _BY_STATUS = {
 
 _BY_WORDS = (
     (
+        r"logit_?bias",
+        (
+            "takes no logit_bias",
+            "see that --settings-from names the checkpoint it runs, or leave the bans off with --no-logit-bias",
+        ),
+    ),
+    (
         r"context.{0,20}length|maximum.{0,20}(context|model).{0,20}len|too (long|many tokens)|max_model_len",
         ("has no context for a request of this length", "lower --frames or --max-new-tokens"),
     ),

@@ -16,6 +16,7 @@ from typing import Any, cast, get_args
 import openai
 
 from timeloupe.errors import ConfigError, boundary
+from timeloupe.model.never_sampled import in_ranges
 from timeloupe.policy.base import GenerationRequest
 from timeloupe.policy.openai_errors import Scrubber, explain, parse_json, said_by_server
 from timeloupe.policy.openai_facts import server_facts
@@ -37,6 +38,9 @@ from timeloupe.trajectory import Generation
 DEFAULT_TIMEOUT_SECONDS = 600.0
 MAX_TIMEOUT_SECONDS = 1e6
 
+NEVER = -100
+"""The lowest ``logit_bias`` that servers take; it outweighs any logit."""
+
 
 class OpenAIPolicy:
     """Plays with a served model.
@@ -54,6 +58,7 @@ class OpenAIPolicy:
         max_retries: Of the SDK: connection errors, timeouts, and the status 408, 409, 429 and 5xx.
         concurrency: Requests of a batch under way at the same time.
         logprobs: Ask for token ids and log-probabilities; a server that does not give both leaves them out.
+        never_sample: Token ids that the server must not sample, sent as ``logit_bias``: those that a local policy bans.
         extra_body: Further fields of every request.
         name: Name in records; default ``openai:`` and the model.
 
@@ -78,6 +83,7 @@ class OpenAIPolicy:
         max_retries: int = 2,
         concurrency: int = 8,
         logprobs: bool = False,
+        never_sample: Sequence[int] = (),
         extra_body: Mapping[str, Any] | None = None,
         name: str | None = None,
     ) -> None:
@@ -110,6 +116,7 @@ class OpenAIPolicy:
         reach = self._reach
         self._requests = RequestLoop(lambda: make_client(**reach))
         self._extra = dict(extra_body or {})
+        self._never_sample = tuple(never_sample)
         self._model = model
         self._given_name = name
         self._limit_key = "max_tokens"
@@ -130,6 +137,8 @@ class OpenAIPolicy:
         found["image_format"] = form.image_format
         if form.image_format == "jpeg":
             found["jpeg_quality"] = form.jpeg_quality
+        if self._never_sample:
+            found["never_sample"] = in_ranges(self._never_sample)
         found |= {"logprobs": self.logprobs, "extra_body": self._extra, "limit_key": self._limit_key}
         return self._scrub.tree(found)
 
@@ -218,6 +227,8 @@ class OpenAIPolicy:
         )
         if self.logprobs:
             body |= {"logprobs": True, "return_tokens_as_token_ids": True}
+        if self._never_sample:
+            body["logit_bias"] = {str(id): NEVER for id in self._never_sample}
         body |= self._extra
         try:
             response = await _post(client, body)
