@@ -8,6 +8,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+# One thread: tests run side by side, and threads that wait for each other's core cost more than they do.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A busy machine is no failure: how long an example may take is not checked by the clock on the wall.
 hypothesis.settings.register_profile(
     "timeloupe",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -13,7 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.servers import warm
+
 ROOT = Path(__file__).resolve().parents[2]
+OF_THE_SMALL_MODEL = ("local_server", "faulty_server")
+"""Servers that need torch: they begin warm."""
 
 
 @dataclass
@@ -21,7 +26,7 @@ class Server:
     """A running server."""
 
     url: str
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | warm.Process
 
     def requests(self) -> list[dict[str, Any]]:
         """Return the headers and bodies of the chat completions asked for so far."""
@@ -41,13 +46,23 @@ class Server:
 @contextmanager
 def serving(*flags: str, module: str = "local_server") -> Iterator[Server]:
     """Run ``tests.servers.local_server``, or another module there, with these flags while the block lasts."""
-    command = [sys.executable, "-m", f"tests.servers.{module}", *flags]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        try:
+    with contextlib.ExitStack() as stack:
+        if module in OF_THE_SMALL_MODEL:
+            end, sent = os.pipe()
+            said = stack.enter_context(os.fdopen(end, encoding="utf-8"))
+            process = warm.start(*flags, module=f"tests.servers.{module}", stdout=sent, stderr=2)
+            os.close(sent)
+        else:
+            command = [sys.executable, "-m", f"tests.servers.{module}", *flags]
+            process = stack.enter_context(
+                subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+            )
             assert process.stdout is not None
-            url = process.stdout.readline().strip()
+            said = process.stdout
+        try:
+            url = said.readline().strip()
             assert url.startswith("http"), "the stub server did not start"
             yield Server(url, process)
         finally:
             process.kill()
+            process.wait()
