@@ -68,6 +68,8 @@ def test_windows_cover_the_video_and_what_is_left_out_is_counted() -> None:
     assert [(one.views[0].ref.start_seconds, one.views[0].ref.end_seconds) for one in asks(steps)] == [
         (0, 40), (36, 76), (72, 100),
     ]  # fmt: skip
+    assert "goes from 36.0s to 76.0s of the video" in asks(steps)[1].messages[-1].text
+    assert {one.example.id for one in asks(steps)} == {VIDEO.id}
     assert (outcome.kept, outcome.reason) == (True, "captioned")
     assert outcome.captions == (said(1, 5, "a dog runs."), said(30, 60, "a cat sits"))
     assert outcome.figures == {

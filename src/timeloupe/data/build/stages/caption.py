@@ -31,8 +31,8 @@ from timeloupe.prompt.times import read_seconds
 from timeloupe.trajectory import Example, Problem, Segment
 
 QUESTION = (
-    "What happens in this part of the video, and when? Write one line for each thing, as in: From 5.3s to 8.1s, a "
-    "person opens the box."
+    "This part goes from {start}s to {end}s of the video. What happens in it, and when? Write one line for each thing, "
+    "as in: From 5.3s to 8.1s, a person opens the box."
 )
 
 
@@ -44,7 +44,8 @@ class CaptionStage(StagePart):
         overlap_seconds: How much of a window the next one shows again.
         max_windows: A video that needs more is left out.
         same_from: From which share of common words on (of all words of the two) captions that overlap in time are one.
-        question: What is asked beside a window.
+        question: What is asked beside a window; ``{start}`` and ``{end}`` in it stand for where the window begins and
+            ends, in seconds.
     """
 
     kind: Literal["caption"]
@@ -108,8 +109,9 @@ def caption(example: Example, part: CaptionStage, kit: Kit) -> Plan:
         if isinstance(view, Problem) or view.ref.end_seconds <= covered:
             break  # the window before ended with the video
         covered = view.ref.end_seconds
-        messages = kit.first(example, [view], tools=False, purpose="caption")
-        reply: Reply = yield Ask("caption", messages, (view,), example, round=number)
+        asked = example.model_copy(update={"question": _question(part, view)})
+        messages = kit.first(asked, [view], tools=False, purpose="caption")
+        reply: Reply = yield Ask("caption", messages, (view,), asked, round=number)
         _take(reply, Segment(start_seconds=view.ref.start_seconds, end_seconds=covered), found)
         if covered < start + part.window_seconds:
             break
@@ -122,6 +124,14 @@ def caption(example: Example, part: CaptionStage, kit: Kit) -> Plan:
     if not captions:
         return Outcome(False, "no_captions", f"none in {found.windows} windows", figures=figures)
     return Outcome(True, "captioned", captions=tuple(captions), figures=figures)
+
+
+def _question(part: CaptionStage, view: View) -> str:
+    ends = {"{start}": view.ref.start_seconds, "{end}": view.ref.end_seconds}
+    question = part.question
+    for place, seconds in ends.items():
+        question = question.replace(place, f"{seconds:.1f}")
+    return question
 
 
 def _take(reply: Reply, window: Segment, found: _Found) -> None:

@@ -90,7 +90,7 @@ def evidence(example: Example, part: EvidenceStage, kit: Kit) -> Plan:
     written = max(sum(len(claim.boxes) for claim in claims), text.count("<box>"), text.count("<obj>"))
     if not marks:
         return Outcome(
-            False, "no_claims", f"it marked {written} boxes that can be read", figures={"claims": written}
+            False, "no_claims", f"of {written} marks none can be read", figures={"claims": written}
         )
     held = yield from _checked(example, marks[: part.max_claims], kit)
     figures = {
