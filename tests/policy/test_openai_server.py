@@ -20,10 +20,11 @@ from tests.servers.process import Server, serving
 from timeloupe.environment.rollout import play
 from timeloupe.environment.settings import make_settings
 from timeloupe.errors import ConfigError
-from timeloupe.policy.base import GenerationRequest
+from timeloupe.model.never_sampled import read_never_sampled
+from timeloupe.policy.base import GenerationRequest, Sampling
 from timeloupe.policy.local import LocalPolicy
 from timeloupe.policy.openai_server import OpenAIPolicy
-from timeloupe.policy.small import load_small_policy
+from timeloupe.policy.small import SMALL_CHECKPOINT, load_small_policy
 from timeloupe.prompt.protocol import PROTOCOLS, Protocol
 from timeloupe.trajectory import Example, FrameRef, Generation, Message, StopReason, Text, Trajectory, to_line
 from timeloupe.world.encode import make_videos
@@ -130,6 +131,37 @@ def test_every_manner_of_a_server_gives_the_same_play(
     for one, other in zip(served, here, strict=True):
         assert played(one, tokens=False) == played(other, tokens=False)
     assert all(row["body"]["stop"] == ["</tool_call>", "</answer>"] for row in server.requests())
+
+
+def test_a_server_that_bans_nothing_samples_as_a_local_policy_when_it_is_told_what_to_ban(
+    server: Server, small: tuple[LocalPolicy, dict[str, Any]]
+) -> None:
+    server.behave(free=True)
+    hot = Sampling(temperature=4.0, max_new_tokens=16)
+    requests = [replace(HELLO, seed=seed, sampling=hot) for seed in range(12)]
+    here = [one.token_ids for one in small[0].generate(requests)]
+    banned = read_never_sampled(SMALL_CHECKPOINT)
+    assert banned is not None
+
+    def served(ids: tuple[int, ...]) -> list[tuple[int, ...] | None]:
+        policy = OpenAIPolicy(server.url, logprobs=True, never_sample=ids)
+        return [one.token_ids for one in policy.generate(requests)]
+
+    assert served(banned) == here
+    assert server.requests()[-1]["body"]["logit_bias"] == {str(id): -100 for id in banned}
+    loose = served(())
+    assert "logit_bias" not in server.requests()[-1]["body"]
+    assert loose != here, "without bans their share goes to what is drawn"
+    server.behave(free=True)
+    served(banned)  # the server's model is left with the bans it had
+
+
+def test_a_server_that_takes_no_bans_is_told_with_the_option_that_leaves_them_off(server: Server) -> None:
+    server.behave(biased=False)
+    error = ask_one(OpenAIPolicy(server.url, never_sample=(3, 1, 2))).error
+    assert error is not None and "takes no logit_bias" in error and "--no-logit-bias" in error
+    policy = OpenAIPolicy(server.url, never_sample=(3, 1, 2, 7))
+    assert policy.settings["never_sample"] == "1-3,7"
 
 
 def test_the_record_says_how_it_was_asked(server: Server, examples: list[Example]) -> None:

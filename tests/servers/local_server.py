@@ -18,12 +18,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from PIL import Image
 
-from timeloupe.policy.base import GenerationRequest, Policy, Sampling
+from timeloupe.policy.base import GenerationRequest, Sampling
+from timeloupe.policy.local import LocalPolicy
 from timeloupe.policy.small import load_small_policy
 from timeloupe.trajectory import FrameRef, Generation, Message, Text
 from timeloupe.video.clip_file import MIME_TYPE, decode_clip
@@ -44,6 +46,8 @@ class Manners:
     failures: int = 0
     clip_files: bool = True
     limit_key: str = "max_tokens"
+    free: bool = False
+    biased: bool = True
 
 
 class Stub:
@@ -51,7 +55,7 @@ class Stub:
 
     def __init__(self, manners: Manners) -> None:
         self.manners = manners
-        self.policy: Policy | None = None  # loaded when it is first asked: most failures need none
+        self.policy: LocalPolicy | None = None  # loaded when it is first asked: most failures need none
         self.lock = threading.Lock()
         self.requests: list[dict[str, Any]] = []
 
@@ -69,6 +73,10 @@ class Stub:
         )
         with self.lock:
             self.policy = self.policy or load_small_policy()[0]
+            if self.manners.free:  # nothing is banned but what the request bans, as on a server
+                ids = [int(id) for id, bias in body.get("logit_bias", {}).items() if bias <= -100]
+                self.policy.banned_V = torch.zeros_like(self.policy.banned_V)
+                self.policy.banned_V[ids] = True
             generation = self.policy.generate([request])[0]
         assert generation.finish != "error", generation.error
         return response_of(generation, body, stop, self.manners)
@@ -228,6 +236,9 @@ def make_app(stub: Stub) -> FastAPI:
         if stub.manners.limit_key not in body:
             said = f"Unsupported parameter: 'max_tokens'. Use '{stub.manners.limit_key}' instead."
             return JSONResponse({"error": {"message": said}}, 400)
+        if "logit_bias" in body and not stub.manners.biased:
+            said = "Unrecognized request argument supplied: logit_bias"
+            return JSONResponse({"error": {"message": said}}, 400)
         backend = (body.get("media_io_kwargs") or {}).get("video", {}).get("video_backend")
         if backend and not stub.manners.clip_files:
             said = f"Video loader class {backend} not found."
@@ -262,6 +273,8 @@ def main() -> None:
         "--no-clip-files", dest="clip_files", action="store_false", help="as vLLM without timeloupe"
     )
     parser.add_argument("--limit-key", default="max_tokens")
+    parser.add_argument("--free", action="store_true", help="ban no token but those of logit_bias")
+    parser.add_argument("--no-bias", dest="biased", action="store_false", help="take no logit_bias")
     flags = vars(parser.parse_args())
     port = flags.pop("port")
     app = make_app(Stub(Manners(**flags)))
