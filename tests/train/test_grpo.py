@@ -15,6 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 from timeloupe.cli.main import main
+from timeloupe.data.build.ledger import write_products
+from timeloupe.data.build.record import BuiltRow
 from timeloupe.environment.settings import make_settings
 from timeloupe.errors import ConfigError, MissingError, TimeloupeError
 from timeloupe.model.expand import expand
@@ -27,6 +29,7 @@ from timeloupe.reward.base import Context
 from timeloupe.reward.compose import load_reward
 from timeloupe.runs import lock_run
 from timeloupe.train.batch import Sample, make_samples, token_episode
+from timeloupe.train.grpo import _examples as examples_of
 from timeloupe.train.grpo import members, roll_out, score_all, train_grpo
 from timeloupe.train.grpo_recipe import GrpoRecipe
 from timeloupe.train.parallel import Parallel
@@ -74,6 +77,17 @@ def played(world: Path) -> tuple[LoadedModel, list[Trajectory], FrameCache]:
         cache,
     )
     return loaded, score_all(found, load_reward("videotemp_paper"), [Context()] * len(found)), cache
+
+
+def test_the_rows_that_a_build_hands_on_are_the_ones_to_learn_from(world: Path, tmp_path: Path) -> None:
+    examples = list(read_examples(world / "examples.jsonl"))
+    built = [
+        BuiltRow(stage="difficulty", id=one.id, example=one, kept=True, reason="kept", labeller="small")
+        for one in examples[1:]
+    ]
+    write_products(tmp_path, {"difficulty": built})
+    chosen = recipe(tmp_path)
+    assert examples_of(chosen, load_reward("videotemp_paper"), tmp_path) == examples[1:]
 
 
 def rewards_of(trajectories: list[Trajectory]) -> list[float | None]:

@@ -127,7 +127,8 @@ def split_facts(
     taken = Counter(kind_of(row.example) for row in handed_on)
     split = {kind: {"kept": there[kind], "handed_on": taken[kind]} for kind in (QA, GROUNDING)}
     left = sum(there.values()) - sum(taken.values())
-    notes = [f"{taken[QA]} qa and {taken[GROUNDING]} grounding rows handed on, {left} left out by the split"]
+    taken_of = [f"{taken[kind]} of {there[kind]} {kind} rows" for kind in (QA, GROUNDING)]
+    notes = [f"{' and '.join(taken_of)} handed on: the split leaves {left} out"]
     if part.size is not None and sum(taken.values()) < part.size:
         notes.append(f"{part.size} rows were asked for: there are not more in that share")
     return {"split": split, "notes": notes if left or len(notes) > 1 else []}
