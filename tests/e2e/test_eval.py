@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from tests.servers import warm
 from tests.servers.process import serving
 
-COMMAND = [sys.executable, "-m", "timeloupe", "eval"]
 SHORT = ["--limit", "6", "--seed", "1", "--temperature", "1"]
 
 
@@ -25,9 +25,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(*words: str | Path, code: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd)
+def run(
+    *words: str | Path, code: int = 0, cwd: Path | None = None, cold: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run ``timeloupe eval``; ``cold`` = a new Python, which takes seconds to load what the others have loaded."""
+    if cold:
+        command = [sys.executable, "-m", "timeloupe", "eval", *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd)
+    else:
+        done = warm.run("eval", *words, cwd=cwd)
     assert done.returncode == code, done.stderr
     return done
 
@@ -64,9 +70,7 @@ def test_the_same_seed_gives_the_same_episodes_whatever_the_concurrency_and_the_
         "--concurrency",
         "1",
     ]
-    killed = subprocess.Popen(
-        [*COMMAND, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=world.parent
-    )
+    killed = warm.start("eval", *words, cwd=world.parent)
     lines = tmp_path / "cut" / "trajectories.jsonl"
     while killed.poll() is None and not (
         lines.exists() and lines.read_text(encoding="utf-8").count("\n") >= 2
@@ -76,7 +80,7 @@ def test_the_same_seed_gives_the_same_episodes_whatever_the_concurrency_and_the_
     killed.wait()
     noted = json.loads((tmp_path / "cut" / "session.json").read_text(encoding="utf-8"))["seconds"]
     assert noted > 0, "a session that was killed counts"
-    resumed = json.loads(run("--resume", tmp_path / "cut", "--json").stdout)
+    resumed = json.loads(run("--resume", tmp_path / "cut", "--json", cold=True).stdout)
     assert resumed["played_now"] < 6 and resumed["seconds"] > noted
     assert episodes(tmp_path / "cut") == episodes(tmp_path / "whole")  # the videos' paths, too
     again = json.loads(run("--resume", tmp_path / "cut", "--json").stdout)
