@@ -12,7 +12,8 @@ STAMP := $(VENV)/.complete
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --constraint constraints.txt
 EXTRAS := local,train,trackers,serve,mcp,dev
 DEMO_ARGS ?=
-PYTEST_ARGS ?= -q -n 2
+# A worker keeps half of the files, in order, so that few fixtures are built twice; who is done first takes from the other.
+PYTEST_ARGS ?= -q -n 2 --dist worksteal
 
 .PHONY: help setup demo test check browser vllm-env peers-env trl-env
 
