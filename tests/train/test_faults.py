@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import resource
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.servers import warm
 from timeloupe.cli.main import main
 from timeloupe.policy.small import SMALL_CHECKPOINT
 
@@ -142,13 +141,13 @@ def test_a_checkpoint_that_cannot_be_written_says_how_to_go_on(
     recipe, whole = run
     folder = tmp_path / "run"
     shutil.copytree(whole / "world", folder / "world")
-    done = subprocess.run(
-        [sys.executable, "-m", "timeloupe", "train", "grpo", str(recipe), "--out", str(folder)],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)),
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    last = done.stderr.splitlines()[-1]
+    with (tmp_path / "said").open("w") as said:
+        process = warm.start("train", "grpo", recipe, "--out", folder, stderr=said.fileno())
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (300_000, 300_000))
+        code = process.wait(300)
+    told = (tmp_path / "said").read_text(encoding="utf-8")
+    assert code == 1 and "Traceback" not in told
+    last = told.splitlines()[-1]
     assert last.startswith("timeloupe: cannot write ") and str(folder / "checkpoint.part") in last
     assert f"go on with: timeloupe train grpo {recipe} --out {folder}" in last and "--resume" in last
     assert not (folder / "checkpoint.part").exists()

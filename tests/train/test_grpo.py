@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.train.ranks import train_in_two
 from timeloupe.cli.main import main
 from timeloupe.data.build.ledger import write_products
 from timeloupe.data.build.record import BuiltRow
@@ -350,14 +348,8 @@ def test_two_processes_train_as_one(world: Path, tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text(text, encoding="utf-8")
     assert main(["train", "grpo", str(path), "--out", str(tmp_path / "one")]) == 0
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "timeloupe"]
     two = tmp_path / "two"
-    done = subprocess.run(
-        [sys.executable, *words, "train", "grpo", str(path), "--out", str(two)],
-        env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
+    train_in_two("grpo", path, "--out", two)
     for mine, theirs in zip(lines(tmp_path / "one"), lines(two), strict=True):
         for name, value in mine.items():
             if "second" not in name and "frames" not in name:
