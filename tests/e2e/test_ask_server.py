@@ -1,4 +1,4 @@
-"""``timeloupe ask --base-url``, the installed command, against a real server in a process of its own."""
+"""``timeloupe ask --base-url``, processes of their own, against a real server in a process of its own."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.servers import warm
 from tests.servers.process import Server, serving
 from timeloupe.cli.main import main
 from timeloupe.cli.policies import find_key, is_loopback
@@ -21,7 +22,6 @@ from timeloupe.trajectory import Trajectory
 from timeloupe.world.encode import WorldVideo, make_videos
 from timeloupe.world.script import EVALUATION_SEEDS, ScriptSettings
 
-COMMAND = Path(sys.executable).with_name("timeloupe")
 KEY = "sk-abcdefghijklmnop"
 AS_SMALL = ("--settings-from", "small", "--image-format", "png")
 
@@ -40,13 +40,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> WorldVideo:
     )
 
 
-def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    if not COMMAND.exists():
-        pytest.skip("the timeloupe command is not installed beside this Python")
-    environment = {key: value for key, value in os.environ.items() if key != "OPENAI_API_KEY"} | variables
-    return subprocess.run(
-        [COMMAND, "ask", *arguments], capture_output=True, text=True, timeout=600, env=environment
-    )
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if key != "OPENAI_API_KEY"}
+    return warm.run("ask", *arguments, env=environment)
 
 
 def question_of(world: WorldVideo, index: int) -> list[str]:

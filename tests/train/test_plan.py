@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,18 @@ from hypothesis import strategies as st
 
 from tests.train.test_grpo import recipe
 from timeloupe.cli.main import main
-from timeloupe.environment.settings import make_settings
+from timeloupe.environment.settings import EpisodeSettings, make_settings
 from timeloupe.errors import ConfigError, MissingError
 from timeloupe.model.cache import make_cache
 from timeloupe.model.expand import expand
 from timeloupe.model.packing import pack
-from timeloupe.model.sizes import key_value_bytes, model_sizes
+from timeloupe.model.sizes import ModelSizes, key_value_bytes, model_sizes
 from timeloupe.policy.local import LocalPolicy
 from timeloupe.policy.small import SMALL_CHECKPOINT
 from timeloupe.prompt.protocol import PROTOCOLS
 from timeloupe.train.batch import make_samples
 from timeloupe.train.grpo import members, roll_out
+from timeloupe.train.grpo_recipe import GrpoRecipe
 from timeloupe.train.optimizer import build_optimizers
 from timeloupe.train.parallel import Parallel
 from timeloupe.train.placement import place
@@ -195,11 +197,17 @@ def test_vllm_decodes_as_many_at_once_as_its_own_memory_holds() -> None:
     assert seconds(alone, memory_gib=20) < seconds(alone, memory_gib=20, max_sequences=2)
 
 
-@given(st.integers(1, 16), st.integers(0, 2), st.integers(1, 400), st.booleans())
-def test_more_of_anything_never_takes_less(gpus: int, looks: int, reply: int, checkpointing: bool) -> None:
+@cache
+def small_plan(checkpointing: bool) -> tuple[ModelSizes, GrpoRecipe, EpisodeSettings]:
+    """Sizes, recipe and episodes of the small model, read once."""
     sizes = model_sizes(SMALL_CHECKPOINT)
     chosen = recipe(Path("x"), model=SMALL | {"gradient_checkpointing": checkpointing})
-    settings = episode_settings(chosen, sizes)
+    return sizes, chosen, episode_settings(chosen, sizes)
+
+
+@given(st.integers(1, 16), st.integers(0, 2), st.integers(1, 400), st.booleans())
+def test_more_of_anything_never_takes_less(gpus: int, looks: int, reply: int, checkpointing: bool) -> None:
+    sizes, chosen, settings = small_plan(checkpointing)
 
     def peak(given: Assumptions) -> float:
         return memory_plan(chosen, sizes, lengths_of(settings, sizes, given), given)["peak"]

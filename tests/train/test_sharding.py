@@ -14,6 +14,7 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.model.tiny import tiny_loaded
+from tests.train.ranks import train_in_two
 from tests.train.test_grpo import recipe
 from timeloupe.cli.main import main
 from timeloupe.config import load_recipe
@@ -42,11 +43,11 @@ def write_recipe(world: Path, path: Path, *, vision: bool) -> Path:
     return path
 
 
-def launch(path: Path, out: Path, *words: str) -> None:
+def launch(path: Path, out: Path) -> None:
     """Train in two processes by the configuration that is shipped, but for their number."""
     command = [
         sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIG), "--num_processes", "2",
-        "--main_process_port", "0", "-m", "timeloupe", "train", "grpo", str(path), "--out", str(out), *words,
+        "--main_process_port", "0", "-m", "timeloupe", "train", "grpo", str(path), "--out", str(out),
     ]  # fmt: skip
     done = subprocess.run(
         command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=400
@@ -103,7 +104,7 @@ def test_shards_take_over_a_run_of_one_process(world: Path, tmp_path: Path) -> N
 
     with pytest.raises(Killed):
         train_grpo(chosen, tmp_path / "two", on_log=kill)
-    launch(path, tmp_path / "two", "--resume")
+    train_in_two("grpo", path, "--out", tmp_path / "two", "--resume", env=ASKED)
     assert_the_same(tmp_path / "one", tmp_path / "two")
     for name in ("model", "optimizer"):
         ones, twos = (
