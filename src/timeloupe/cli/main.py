@@ -5,7 +5,9 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 something is mis
 
 from __future__ import annotations
 
+import atexit
 import functools
+import gc
 import importlib
 import inspect
 import os
@@ -83,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: What stands behind the program's name; ``None`` = this process's own.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    atexit.register(gc.freeze)  # nobody looks for garbage at the end: with torch loaded that takes a second
     try:
         build(words)(args=words, prog_name="timeloupe")
     except SystemExit as end:
