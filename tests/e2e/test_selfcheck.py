@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.servers.process import serving
 from timeloupe.cli.main import main
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--settings-from", "small", "--image-format", "png"]
 FORMS = {"video": ["--send", "video"], "images": ["--send", "images", "--time-format", "{:.0f}"]}
 FINDINGS = {
@@ -35,23 +31,16 @@ SetFault = Callable[..., str]
 @pytest.fixture(scope="module")
 def faulty() -> Iterator[SetFault]:
     """Sets the fault of a server process and returns its URL."""
-    command = [sys.executable, "-m", "tests.servers.faulty_server"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
+    with serving(module="faulty_server") as server:
 
         def set_fault(fault: str, *, bare: bool = False) -> str:
             body = json.dumps({"fault": fault, "bare": bare}).encode()
-            there = url.removesuffix("/v1") + "/fault"
+            there = server.url.removesuffix("/v1") + "/fault"
             request = urllib.request.Request(there, body, {"content-type": "application/json"})
             urllib.request.urlopen(request, timeout=60).close()
-            return url
+            return server.url
 
-        try:
-            yield set_fault
-        finally:
-            process.kill()
+        yield set_fault
 
 
 def check(url: str, *words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
