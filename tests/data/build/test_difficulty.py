@@ -207,7 +207,9 @@ def test_the_split_of_the_release_and_what_it_says(tmp_path: Path) -> None:
     drawn = rl_split([row for row in rows if row.kept], part)
     facts = split_facts(tmp_path, rows, drawn, part)
     assert facts["split"] == {"qa": {"kept": 40, "handed_on": 28}, "grounding": {"kept": 40, "handed_on": 32}}
-    assert facts["notes"] == ["28 of 40 qa rows and 32 of 40 grounding rows handed on: the split leaves 20 out"]
+    assert facts["notes"] == [
+        "28 of 40 qa rows and 32 of 40 grounding rows handed on: the split leaves 20 out"
+    ]
     few = split_facts(tmp_path, rows, rl_split(many(0, 40), part), part)
     assert "not more in that share" in few["notes"][1]
     assert rl_split(many(3, 3), stage(seed=1)) == many(3, 3)
