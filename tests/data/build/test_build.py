@@ -13,7 +13,7 @@ import pytest
 from timeloupe.data.build.build import Budget, Build, Tally
 from timeloupe.data.build.recipe import BuildRecipe
 from timeloupe.data.build.record import FAULT, VIDEO, Asked, BuiltRow
-from timeloupe.errors import ConfigError
+from timeloupe.errors import ConfigError, MissingError
 from timeloupe.trajectory import Example
 
 EXAMPLES = [Example(id=id, video=f"{id}.mp4", question="?") for id in "abcdefgh"]
@@ -103,6 +103,15 @@ def test_money_stops_it_and_counts_over_sessions(tmp_path: Path) -> None:
         ended.append((build(tmp_path, maker, budget=Budget(max_cost=limit))["ended"], len(maker.made)))
     # Batches of two: what is under way is ended. The last row of all was just enough.
     assert ended == [("max_cost", 4), ("max_cost", 0), ("max_cost", 2), ("max_cost", 6), ("done", 4)]
+
+
+def test_what_a_later_stage_needs_is_missed_before_the_first_is_paid_for(tmp_path: Path) -> None:
+    stages = [*RECIPE.model_dump()["stages"], {"kind": "bench", "train": [str(tmp_path / "gone.jsonl")]}]
+    recipe = BuildRecipe.model_validate(RECIPE.model_dump() | {"stages": stages})
+    maker = Maker()
+    with pytest.raises(MissingError, match="gone"):
+        Build(recipe, tmp_path, EXAMPLES, maker, batch=2).run()
+    assert not maker.made
 
 
 def test_money_needs_a_price(tmp_path: Path) -> None:

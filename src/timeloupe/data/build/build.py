@@ -101,8 +101,11 @@ class Build:
 
         Raises:
             ConfigError: A setting does not fit, or the budget is one of money and nobody knows what a call costs.
+            MissingError: What a stage needs is not there.
             RecordError: The folder holds a line that is no row.
         """
+        for part in self.recipe.stages:  # what it needs beside rows must be there before others are paid for
+            STAGES[part.kind].items((), part)
         ledgers = {
             stage_name(part): StageLedger(self.folder / stage_name(part)) for part in self.recipe.stages
         }
