@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,9 +34,14 @@ def build(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe value.")
     ] = None,
+    engine: Annotated[
+        str, typer.Option(help="threads, or ray: actors on this machine or a cluster.")
+    ] = "threads",
+    actors: Annotated[int, typer.Option(min=1, help="Actors of Ray, each with a labeller of its own.")] = 2,
+    actor_gpus: Annotated[float, typer.Option(min=0, help="GPUs of one actor, or a part of one.")] = 0.0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the build in the folder.")] = False,
     concurrency: Annotated[
-        int, typer.Option(help="Batches at once; for a served labeller: items at once.")
+        int, typer.Option(help="Batches at once, of each actor; for a served labeller: items at once.")
     ] = 1,
     limit: Annotated[int | None, typer.Option(help="Only the first so many rows of the source.")] = None,
     max_cost: Annotated[
@@ -75,17 +81,18 @@ def build(
     from timeloupe.data.build.source import read_source
     from timeloupe.runs import lock_run
 
+    if engine not in ENGINES:
+        raise boundary("--engine", engine, ENGINES)
     for name, value in (("--concurrency", concurrency), ("--max-cost", max_cost), ("--max-hours", max_hours)):
         if value is not None and not 0 < value < float("inf"):
             raise boundary(name, value, "> 0")
     resolved = load_recipe(recipe, set_ or [], BuildRecipe)
     examples = read_source(resolved.source, limit)
     console = Console(stderr=True, soft_wrap=True)
-    labeller = make_labeller(resolved, examples)
     if dry_run:
-        _plan(resolved, labeller, examples, as_json)
+        _plan(resolved, make_labeller(resolved, examples), examples, as_json)
         return
-    if max_cost is not None and labeller.price is None:
+    if max_cost is not None and resolved.labeller.price is None:
         raise boundary(
             "--max-cost", max_cost, "a recipe with labeller.price", "set it, as USD for a million tokens"
         )
@@ -95,13 +102,23 @@ def build(
     words += ["--limit", str(limit)] if limit is not None else []
     words += ["--concurrency", str(concurrency)] if concurrency != 1 else []
     words += ["--fail-on-error", f"{fail_on_error:g}"] if fail_on_error else []
+    words += ["--engine", engine, "--actors", str(actors)] if engine != "threads" else []
+    words += ["--actor-gpus", f"{actor_gpus:g}"] if actor_gpus else []
     stop = threading.Event()
-    labeller = replace(labeller, sleep=stop.wait)  # a stopped build does not wait for a server to come back
+    if engine == "ray":
+        from timeloupe.engines.ray import Actors, ray_actors
+
+        make = partial(make_labeller, resolved, examples)
+        work_through = ray_actors(make, Actors(actors, concurrency, actor_gpus))
+    else:
+        # A stopped build does not wait for a server to come back.
+        labeller = replace(make_labeller(resolved, examples), sleep=stop.wait)
+        work_through = threads(labeller, concurrency)
     with lock_run(folder), _says_how_to_go_on(console, words):
         _open(folder, resolved, limit, resume)
         show = _Progress(console)
         at_work = Build(
-            resolved, folder, examples, threads(labeller, concurrency),
+            resolved, folder, examples, work_through,
             batch=resolved.labeller.batch if resolved.labeller.policy in ("small", "local", "oracle") else 1,
             budget=Budget(max_cost, None if max_hours is None else 3600 * max_hours), on_row=show, stop=stop,
             fail_on_error=fail_on_error, retry_videos=retry_videos,
@@ -162,6 +179,7 @@ def make_labeller(recipe: BuildRecipe, examples: list[Example]) -> Labeller:
 
 
 CACHE_BYTES = 512 * 2**20
+ENGINES = ("threads", "ray")
 
 
 def _open(folder: Path, recipe: BuildRecipe, limit: int | None, resume: bool) -> None:
