@@ -48,7 +48,7 @@ def test_json_has_the_same_and_nothing_else_is_on_stdout(
     assert said == {
         "source": "museg", "target": "taro_eval", "read": 3, "written": 2, "bad": 1,
         "first_bad": [f"{rows}:3: field 'task' is missing"],
-        "losses": {}, "references": 0, "relative": 0,
+        "losses": {}, "references": 0, "relative": 0, "late": {},
     }  # fmt: skip
     assert main(words) == 1
     captured = capsys.readouterr()

@@ -98,6 +98,11 @@ def _show(report: Report, source: Path, target: Path) -> None:
         typer.echo(
             f"{report.relative} rows name videos relative to {str(source.parent)!r}, where they were read"
         )
+    for name, row in report.late.items():
+        typer.echo(
+            f"{name!r} begins in row {row + 1}, after the first 10 MiB: Hugging Face's reader (ms-swift, TRL) fails on "
+            "such a file; shuffle its rows, or write those with and without it into two files"
+        )
     if report.bad:
         typer.echo(f"{report.bad} rows were left out:")
         for line in report.first_bad:

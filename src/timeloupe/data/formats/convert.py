@@ -10,6 +10,7 @@ from timeloupe.data.formats.chat import chat_of, full_chat
 from timeloupe.data.formats.clips import ClipWriter
 from timeloupe.data.formats.files import Add, Found, read_records, write_records
 from timeloupe.data.formats.frames import VideoFrames
+from timeloupe.data.formats.late import LateFields
 from timeloupe.data.formats.losses import losses
 from timeloupe.data.formats.registry import MODULES, format_named, recognised
 from timeloupe.data.formats.rest import put_back, rest_of
@@ -21,6 +22,9 @@ from timeloupe.prompt.protocol import PROTOCOLS
 AUTO = "auto"
 FIRST_RECORDS = 5
 BAD_SHOWN = 20
+
+OWN = ("examples", "trajectories")
+"""Formats that no other library reads."""
 
 
 @dataclass
@@ -45,6 +49,8 @@ class Report:
         losses: Fields that are not in the rows written as they were in the rows read.
         references: Views that the rows written name as a part of a video, and not as a file of their own.
         relative: Rows written into another folder than they were read from, whose video is a relative path.
+        late: In lines of JSON for other libraries: fields that begin after the first 10 MiB, to the first row, from 0,
+            that has them. Hugging Face's reader fails on such a file.
     """
 
     source: str
@@ -56,6 +62,7 @@ class Report:
     losses: dict[str, Count] = field(default_factory=dict)
     references: int = 0
     relative: int = 0
+    late: dict[str, int] = field(default_factory=dict)
 
 
 def convert(
@@ -110,6 +117,8 @@ def convert(
             step.take(found, add)
         if not step.report.read:
             raise RecordError(f"{source} holds no row")
+    if to_format.container == "jsonl" and to_format.name not in OWN:
+        step.report.late = step.late.first
     return step.report
 
 
@@ -167,6 +176,7 @@ class _Step:
     skip_bad: bool
     moves: bool
     clips: ClipWriter | None
+    late: LateFields = field(default_factory=LateFields)
 
     def take(self, found: Found, add: Add) -> None:
         """Convert one record, or note what is wrong with it.
@@ -202,6 +212,7 @@ class _Step:
         record = write_row(self.target, shown, number, self.writing, own=own)
         back = read_row(self.target, Record("the row as written", record), number, self.writing)
         add(record)
+        self.late.take(number, record)
         self.report.written += 1
         for name, loss in losses(row, back, self.source.name, self.reading).items():
             count = self.report.losses.setdefault(name, Count())
@@ -209,7 +220,7 @@ class _Step:
             count.changed += loss == "changed"
         video = row.example.video
         self.report.relative += self.moves and not ("://" in video or Path(video).is_absolute())
-        if self.target.name not in ("examples", "trajectories"):
+        if self.target.name not in OWN:
             views = (view for one in chat_of(back) for view in one.views)
             self.report.references += sum(not view.files and bool(view.start_seconds) for view in views)
 

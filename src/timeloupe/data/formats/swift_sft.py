@@ -103,7 +103,7 @@ def write_chat(row: Row, chat: Sequence[Said]) -> dict[str, Any]:
                 whole = not any(view is clip for clip in clips) and not is_partial(row, view)
                 record["videos"].append(reference(view, whole=whole))
     if clips and all(clip.start_seconds is not None and clip.end_seconds is not None for clip in clips):
-        record["tool_params"] = [[_plain(clip.start_seconds), _plain(clip.end_seconds)] for clip in clips]
+        record["tool_params"] = [[clip.start_seconds, clip.end_seconds] for clip in clips]
     return record
 
 
@@ -134,11 +134,6 @@ def _clip(main: str, path: str, asked: Segment | None) -> View:
     if asked is None:
         return View(main, "crop", files=(path,))
     return View(main, "crop", asked.start_seconds, asked.end_seconds, files=(path,))
-
-
-def _plain(seconds: float | None) -> float | int | None:
-    """Return whole seconds as a whole number, as the release writes them."""
-    return int(seconds) if seconds is not None and seconds.is_integer() else seconds
 
 
 FORMAT = Format(
