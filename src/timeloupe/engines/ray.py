@@ -137,12 +137,12 @@ class _FarStop(threading.Event):
 
     def __init__(self, flag: Any) -> None:
         super().__init__()
-        self._flag = flag
+        self._far = flag  # `_flag` is the event's own
 
     def is_set(self) -> bool:
         import ray
 
-        return super().is_set() or bool(ray.get(self._flag.is_set.remote()))
+        return super().is_set() or bool(ray.get(self._far.is_set.remote()))
 
 
 def _error(name: str, message: str) -> TimeloupeError:
@@ -180,6 +180,7 @@ def _tell(stop: threading.Event, told: threading.Event, flag: Any) -> None:
 def _start(actors: Actors) -> None:
     """Join the cluster that ``RAY_ADDRESS`` names, or start Ray on this machine."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers about the cluster
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         import ray
         import ray.data
@@ -194,6 +195,9 @@ def _start(actors: Actors) -> None:
             logging_level=logging.ERROR,
             include_dashboard=False,
         )
+    logging.getLogger("ray.data").setLevel(
+        logging.ERROR
+    )  # a page for each stage; how far it is we say ourselves
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     there = ray.cluster_resources()
