@@ -242,8 +242,9 @@ def write(found: dict[str, dict[str, Any]]) -> None:
         f"Against a build that nothing disturbed. A row differs if anything in it does but {MACHINE_FIELDS}. The files "
         "made from the rows were the same; the study fails otherwise.",
         f"Share of calls that the proxy lets fail: {shares}. Met: "
-        f"{', '.join(f'{kind} {count}' for kind, count in sorted(met.items()))}. Calls that failed = those that the "
-        "rows at the end say of; what a kill interrupted is in no row, and was paid for twice.",
+        f"{', '.join(f'{kind} {count}' for kind, count in sorted(met.items()))}. Calls that failed = those "
+        "that the rows at the end say of: the client itself asks again where a connection broke, and what a kill "
+        "interrupted is in no row, and was paid for twice.",
         "Kills = SIGKILLs that met a process at work. Time: wall time on a machine that others used too, with "
         "the start of Python after every kill.",
     ]
