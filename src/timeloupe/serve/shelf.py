@@ -20,7 +20,6 @@ from timeloupe.serve.page_data import entry_data
 from timeloupe.serve.thumbnails import Gallery
 from timeloupe.trajectory import Trajectory
 
-
 _TAIL_BYTES = 512
 
 
