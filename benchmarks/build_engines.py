@@ -98,9 +98,10 @@ def main() -> None:
                 f"rounds: {', '.join(f'{one:.3f}' for one in ratios)}. The rows of both were the same; the study fails "
                 "otherwise.",
                 "Ray's actors start anew for each stage, import timeloupe and index the videos; that is in its time, "
-                "the start of Ray itself is not and stands apart. The thread's process has the videos' indexes in memory "
-                "from its second round on. The labeller is an oracle that answers at once; one that takes seconds for "
-                "a reply would weigh on both alike. On one machine threads are the engine to use; Ray is for several.",
+                "the start of Ray itself is not and stands apart. The thread's process has the videos' indexes in "
+                "memory from its second round on. The labeller is an oracle that answers at once; one that takes "
+                "seconds for a reply would weigh on both alike. On one machine threads are the "
+                "engine to use; Ray is for several.",
                 "US dollars by the recipe's made-up price; the same calls in both.",
             ],
         )  # fmt: skip
