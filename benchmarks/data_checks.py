@@ -427,9 +427,13 @@ def _lines(axis: Any, places: Sequence[str], lines: dict[str, list[Any]], *, joi
         shift = 0.05 * (number - (len(lines) - 1) / 2)
         spots = [at + shift for at, _ in known]
         means = [value["mean"] for _, value in known]
-        errors = [[v["mean"] - v["low"] for _, v in known], [v["high"] - v["mean"] for _, v in known]]
+        # The mean of equal numbers may be off by its last digit.
+        below = [max(0.0, value["mean"] - value["low"]) for _, value in known]
+        above = [max(0.0, value["high"] - value["mean"]) for _, value in known]
         style = "-" if joined else ""
-        axis.errorbar(spots, means, yerr=errors, marker="o", ms=4, lw=1.2, ls=style, capsize=2, label=name)
+        axis.errorbar(
+            spots, means, yerr=[below, above], marker="o", ms=4, lw=1.2, ls=style, capsize=2, label=name
+        )
     axis.set_xticks(range(len(places)), places, fontsize=8)
 
 
@@ -528,6 +532,8 @@ NOTES = [
     "Training: rows of the exact truth teach less than checked noisy ones: the skim does not show where the exact span "
     "is, and none of those rows ever looks twice. A labeller that says what its frames show teaches much more, and its "
     "checked rows, a third of which look twice, answer better than the same labeller without faults.",
+    "The loop lifts mIoU in two rounds, most where the base was worst (lowest of the seeds .62, then .74), then stands "
+    "still; letters do not move; the share kept grows from .39 to .68. No drift in three rounds.",
 ]
 
 
