@@ -15,7 +15,7 @@ DEMO_ARGS ?=
 # A worker keeps half of the files, in order, so that few fixtures are built twice; who is done first takes from the other.
 PYTEST_ARGS ?= -q -n 2 --dist worksteal
 
-.PHONY: help setup demo test check browser vllm-env peers-env trl-env
+.PHONY: help setup demo test check browser vllm-env peers-env trl-env swift-env verl-env
 
 help:
 	@echo "make demo    watch the small model answer a question about a long video, then the comparison table"
@@ -127,3 +127,26 @@ $(TRL)/.complete: benchmarks/trl.txt $(HOOK)
 	  || { echo "trl does not import in $(TRL): remove that folder and try again" >&2; exit 1; }; \
 	touch $@; \
 	echo "trl done in $$((SECONDS - start)) s"
+
+# ms-swift and verl, whose readers tests/data/formats/test_readers.py gives our rows to, each in an environment of its own.
+CHECK_swift := from swift.dataset import load_dataset
+CHECK_verl := from verl.utils.dataset.rl_dataset import RLHFDataset
+
+swift-env: .venv-swift/.complete
+verl-env: .venv-verl/.complete
+
+.venv-swift/.complete .venv-verl/.complete: .venv-%/.complete: benchmarks/%.txt $(HOOK)
+	@start=$$SECONDS; \
+	pip=".venv-$*/bin/python -m pip --disable-pip-version-check install -qq"; \
+	echo "$* 1/2  .venv-$*, torch"; \
+	test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*; \
+	$$pip "$$(grep -m1 '^torch==' $<)"; \
+	echo "$* 2/2  $* and what its reader imports"; \
+	$$pip --no-deps --requirement $<; \
+	site=$$(.venv-$*/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	cp $(HOOK) "$$site/timeloupe_torchvision_hook.py"; \
+	echo 'import timeloupe_torchvision_hook; timeloupe_torchvision_hook.install()' > "$$site/timeloupe_torchvision_hook.pth"; \
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -c 'import torchvision; $(CHECK_$*)' \
+	  || { echo "$* does not import in .venv-$*: remove that folder and try again" >&2; exit 1; }; \
+	touch $@; \
+	echo "$* done in $$((SECONDS - start)) s"

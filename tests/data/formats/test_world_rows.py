@@ -1,7 +1,7 @@
 """Episodes of the world in every format, against what the readers of the libraries check.
 
-TRL's and Hugging Face's readers are the real ones, in ``.venv-trl`` (``make trl-env``). ms-swift, verl and OpenAI are
-not installed beside them: for these the checks that their readers make are written down here.
+TRL's and Hugging Face's readers are the real ones, in ``.venv-trl`` (``make trl-env``). For ms-swift, verl and OpenAI
+the checks that their readers make are written down here; ``test_readers`` runs those of ms-swift and verl.
 """
 
 from __future__ import annotations
