@@ -434,7 +434,7 @@ def _lines(axis: Any, places: Sequence[str], lines: dict[str, list[Any]], *, joi
         axis.errorbar(
             spots, means, yerr=[below, above], marker="o", ms=4, lw=1.2, ls=style, capsize=2, label=name
         )
-    axis.set_xticks(range(len(places)), places, fontsize=8)
+    axis.set_xticks(range(len(places)), [place.replace("-", "\n") for place in places], fontsize=8)
 
 
 def one(work: Path, job: Sequence[str]) -> None:

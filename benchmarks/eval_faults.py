@@ -158,7 +158,9 @@ def behind_proxy(part: Part, work: Path, log: Path) -> Iterator[tuple[str, Any]]
     flags = ["--stops", "keep"] if part.server == "local_server" else []
     port = str(random.Random(str(work)).randrange(20_000, 30_000))
     # The small model's protocol asks for no stop strings, so no server takes any off its replies.
-    rates = {fault: rate for fault, rate in RATES.items() if part.server != "local_server" or fault != "strip"}
+    rates = {
+        fault: rate for fault, rate in RATES.items() if part.server != "local_server" or fault != "strip"
+    }
     shares = [word for fault, rate in rates.items() for word in ("--rate", f"{fault}={rate}")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
