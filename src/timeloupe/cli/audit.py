@@ -145,7 +145,7 @@ class _Audit:
         )  # fmt: skip
         size = max(1, self.flags["concurrency"] // 4)
         stop, asked = threading.Event(), 0
-        with two_stages(stop, self.console), self.console.status("asking") as status:
+        with two_stages(stop, self.console, "questions"), self.console.status("asking") as status:
             for at in range(0, len(left), size):
                 if stop.is_set():
                     self.console.print("stopped; the same command goes on with what is missing")

@@ -230,7 +230,7 @@ def _says_how_to_go_on(console: Console, words: list[str]) -> Iterator[None]:
 def _two_stages(stop: threading.Event, console: Console) -> Iterator[None]:
     from timeloupe.cli.eval_progress import two_stages
 
-    with two_stages(stop, console):
+    with two_stages(stop, console, "batches"):
         yield
 
 

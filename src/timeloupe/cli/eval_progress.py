@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def two_stages(stop: threading.Event, console: Console) -> Iterator[None]:
-    """Take the first Ctrl-C as a wish to stop soon; the second one interrupts."""
+def two_stages(stop: threading.Event, console: Console, what: str = "episodes") -> Iterator[None]:
+    """Take the first Ctrl-C as a wish to stop when ``what`` is under way has ended; the second one interrupts."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -29,7 +29,7 @@ def two_stages(stop: threading.Event, console: Console) -> Iterator[None]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        console.print("stopping when the episodes under way have ended; Ctrl-C again: at once")
+        console.print(f"stopping when the {what} under way have ended; Ctrl-C again: at once")
 
     before = signal.signal(signal.SIGINT, interrupted)
     try:
