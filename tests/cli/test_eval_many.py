@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.environment.clips import write_clip
+from tests.servers.process import serving
 from timeloupe.cli.eval_many import PLAN
 from timeloupe.cli.main import main
 
@@ -133,3 +134,41 @@ def test_what_does_not_fit_is_refused_before_anything_is_played(
     assert "holds another configuration" in refused(
         *fewer[:1], "videotemp_bench_grounding", *fewer[1:], "--data", f"videotemp_bench_grounding={file}"
     )
+
+
+def test_the_only_model_of_a_server_is_found_out_and_no_run_depends_on_when(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "all"
+    command = words(data, root, *NAMES)
+    command = [*command[: command.index("--script")], "--protocol", "videotemp", "--frames", "2"]
+    with serving(module="quick_server") as server:
+        assert main([*command, "--base-url", server.url]) == 0
+        capsys.readouterr()
+        cards = [json.loads((root / name / "card.json").read_text()) for name in NAMES]
+        assert main(["eval", "--resume", str(root), "--json"]) == 0
+        assert [one["played_now"] for one in json.loads(capsys.readouterr().out)["runs"]] == [0, 0]
+        assert main(["eval", "--resume", str(root / NAMES[1])]) == 0
+    again = [json.loads((root / name / "card.json").read_text()) for name in NAMES]
+    assert [one["model"]["name"] for one in cards] == ["openai:quick"] * 2
+    assert [one["model"] for one in again] == [one["model"] for one in cards]
+    first = root / NAMES[0] / "trajectories.jsonl"
+    first.write_text("".join(first.read_text().splitlines(keepends=True)[:1]))
+    capsys.readouterr()
+    with serving("--model", "other", module="quick_server") as server:
+        assert main(["eval", "--resume", str(root), "--base-url", server.url]) == 2
+    assert "played by the served model 'quick', and now 'other' is served" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert lines_of(root / NAMES[0]) == 1
+
+
+def test_a_session_that_cannot_be_read_is_named(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(data, tmp_path / "one", NAMES[0])) == 0
+    for text, said in (('{"base_', "is not valid JSON"), ("[]", "must hold a JSON object, got list")):
+        (tmp_path / "one" / "session.json").write_text(text)
+        capsys.readouterr()
+        assert main(["eval", "--resume", str(tmp_path / "one")]) == 2
+        assert f"session.json' {said}" in capsys.readouterr().err

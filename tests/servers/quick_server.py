@@ -66,6 +66,8 @@ def completion(text: str) -> dict[str, Any]:
 class Quick(asyncio.Protocol):
     """One connection, kept open."""
 
+    model = MODEL
+
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         self.pieces: list[bytes] = []
@@ -93,7 +95,10 @@ class Quick(asyncio.Protocol):
         if path == "/version":
             found = {"version": VERSION}
         elif path == "/v1/models":
-            found = {"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "timeloupe"}]}
+            found = {
+                "object": "list",
+                "data": [{"id": self.model, "object": "model", "owned_by": "timeloupe"}],
+            }
         else:
             seed = SEED.findall(body)
             letters = b"the right option" in body
@@ -114,7 +119,10 @@ def main() -> None:
     """Run the server until it is killed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="0 = any free one")
-    asyncio.run(serve(parser.parse_args().port))
+    parser.add_argument("--model", default=MODEL, help="the only name in the list of models")
+    flags = parser.parse_args()
+    Quick.model = flags.model
+    asyncio.run(serve(flags.port))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
-from timeloupe.cli.eval_session import MACHINE_FLAGS, SESSION, plain
+from timeloupe.cli.eval_session import MACHINE_FLAGS, plain, read_session
 from timeloupe.errors import ConfigError
 
 PATH_FLAGS = ("data", "videos", "run", "script", "system_prompt", "cache_dir")
@@ -41,9 +40,7 @@ def resumed(flags: dict[str, Any], given: Set[str]) -> dict[str, Any]:
     config = open_run(folder).config
     if config.get("command") != "eval":
         raise ConfigError(f"{str(folder)!r} is a run of `timeloupe {config.get('command')}`, none of eval")
-    path = folder / SESSION
-    session = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return merged(flags, given, dict(config["flags"]), session, folder)
+    return merged(flags, given, dict(config["flags"]), read_session(folder), folder)
 
 
 def merged(

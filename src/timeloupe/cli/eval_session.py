@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import Counter
@@ -41,6 +40,21 @@ MACHINE_FLAGS = (
 
 def plain(value: Any) -> Any:
     return str(value.absolute()) if isinstance(value, Path) else value
+
+
+def read_session(folder: Path) -> dict[str, Any]:
+    """Return how a run was last played; empty where nothing says it.
+
+    Raises:
+        ConfigError: The file is not a JSON object.
+    """
+    from timeloupe.runs import read_json
+
+    path = folder / SESSION
+    found = read_json(path) if path.is_file() else {}
+    if not isinstance(found, dict):
+        raise ConfigError(f"{str(path)!r} must hold a JSON object, got {type(found).__name__}")
+    return found
 
 
 def read_text(path: Path | None) -> str | None:
@@ -95,6 +109,10 @@ class Session:
         self.settings = self._settings()
         check_temperature(flags, self.settings.temperature)
         self.protocol = PROTOCOLS[flags["protocol"] or self.policy.protocol]
+        # As asked for: the name of the only served model, once it is found out, is no part of the configuration.
+        policy = self.policy.policy
+        self._asked = dict(getattr(policy, "settings", None) or {"name": policy.name})
+        self._asked.pop("base_url", None)
 
     def _check_flags(self) -> None:
         settle_flags(self.flags)
@@ -152,11 +170,9 @@ class Session:
             if key not in MACHINE_FLAGS and key not in ("run", "resume", "dry_run", "as_json")
             and (value or key != "no_logit_bias")  # so that runs from before there was such a flag go on
         }  # fmt: skip
-        of_policy = dict(getattr(self.policy.policy, "settings", None) or {"name": self.policy.policy.name})
-        of_policy.pop("base_url", None)
         return {
             "command": "eval", "benchmark": self.questions.benchmark.name, "questions": len(self.questions.rows),
-            "questions_sha256": self.questions.sha256, "policy": of_policy, "protocol": self.protocol.name,
+            "questions_sha256": self.questions.sha256, "policy": self._asked, "protocol": self.protocol.name,
             "system_prompt": self.system, "episode": self.settings.model_dump(mode="json"), "flags": stored,
         }  # fmt: skip
 
@@ -226,18 +242,38 @@ class Session:
         write_json(self.folder / SESSION, stored | more)
 
     def _note_server(self) -> None:
-        """Write what the server says of itself, if it says anything that it did not say before."""
+        """Write what the server says of itself, if it says anything that it did not say before.
+
+        Raises:
+            ConfigError: No model was named, and the only one there is not the one that played so far.
+        """
         from timeloupe.runs import write_json
 
         ask = getattr(self.policy.policy, "server_facts", None)
         found = ask() if ask else {}
         known = self.servers()
+        now = (found.get("model") or {}).get("id")
+        played = self._played_model() if now and self.flags["model"] is None else None
+        if played is not None and played != now:
+            raise ConfigError(
+                f"run folder {str(self.folder)!r} was played by the served model {played!r}, and now {now!r} is "
+                "served; serve that one, or start a new run"
+            )
         if any(found.values()) and (not known or known[-1] != found):
             write_json(self.folder / SESSION, self._noted() | {"servers": [*known, found]})
 
+    def _played_model(self) -> str | None:
+        """The served name that the latest episode was asked for by; ``None`` = no server has played yet."""
+        from timeloupe.runs import open_run
+
+        named: str | None = None
+        for one in open_run(self.folder):
+            asked = one.settings.get("policy")
+            named = (asked.get("model") if isinstance(asked, dict) else None) or named
+        return named
+
     def _noted(self) -> dict[str, Any]:
-        path = self.folder / SESSION
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return read_session(self.folder)
 
     def seconds(self) -> float:
         """Wall time that all sessions of this run took; of one that was killed, up to an episode near its end: the
@@ -288,9 +324,13 @@ class Session:
         from timeloupe.eval.card import CARD, make_card
         from timeloupe.runs import snapshot_environment, write_json
 
+        facts = policy_facts(self.policy.policy)
+        if self.kind == "openai" and facts["model"] is None and (played := self._played_model()):
+            # Nothing was left to play, so nobody asked the server for its name in this session.
+            facts |= {"name": f"openai:{played}", "model": played}
         card = make_card(
             self.questions, self.protocol, self.settings, trajectories, boards, system_prompt=self.system,
-            policy=policy_facts(self.policy.policy), environment=snapshot_environment(), seed=self.flags["seed"],
+            policy=facts, environment=snapshot_environment(), seed=self.flags["seed"],
             wall_seconds=self.seconds(), mode=self.flags["mode"], price=self.flags["price"], servers=self.servers(),
         )  # fmt: skip
         if voted is not None:
