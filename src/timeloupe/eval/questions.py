@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from timeloupe.errors import boundary
-from timeloupe.eval.files.find_videos import VideoFolder
+from timeloupe.eval.files.find_videos import VideoFolder, is_file
 from timeloupe.eval.scoring import Benchmark, Row, example_of
 from timeloupe.trajectory import Example
 
@@ -22,8 +22,9 @@ class Questions:
         benchmark: The benchmark.
         rows: Its rows, as far as they are asked.
         examples: One per row, with the absolute path of its video file: what is made of the episodes later, an audit or
-            clips, may be asked for from another folder. Where none was found the annotation's name stands: the episode
-            then ends with the reason.
+            clips, may be asked for from another folder. Where none was found it is the path where it was looked for
+            first, never a file of that name that happens to lie in the working folder: the episode ends with the
+            reason.
         num_rows: Rows of the files, asked or not.
         missing: Names of videos that were not found.
         sha256: Of the rows that are asked, labels included.
@@ -63,7 +64,7 @@ def load_questions(
         raise boundary(f"ids of {str(annotations)!r}", twice, "unique ids", "see `timeloupe data check`")
     folder = VideoFolder(videos or (annotations if annotations.is_dir() else annotations.parent))
     found = {row.video: _file(row.video, folder) for row in asked}
-    named = {video: video if file is None else str(file.absolute()) for video, file in found.items()}
+    named = {video: str((file or folder.folder / video).absolute()) for video, file in found.items()}
     examples = tuple(example_of(row).model_copy(update={"video": named[row.video]}) for row in asked)
     missing = tuple(video for video, file in found.items() if file is None)
     return Questions(benchmark, asked, examples, len(rows), missing, digest_rows(asked))
@@ -71,7 +72,7 @@ def load_questions(
 
 def _file(video: str, folder: VideoFolder) -> Path | None:
     named = Path(video)
-    if named.is_absolute() and named.is_file():
+    if named.is_absolute() and is_file(named):
         return named
     return folder.find(video)
 

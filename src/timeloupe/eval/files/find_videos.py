@@ -14,6 +14,14 @@ def video_key(video: str) -> str:
     return stem if dot and suffix.lower() in {"mp4", "mkv", "webm", "avi", "mov", "m4v", "flv"} else name
 
 
+def is_file(path: Path) -> bool:
+    """Return whether a file is there; a name that none can have, such as one of 300 characters, is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 class VideoFolder:
     """A folder whose videos are found by the names that annotations have for them.
 
@@ -38,6 +46,6 @@ class VideoFolder:
         """Return the file of that path below the folder, else the file of that name anywhere below it, with or
         without a video suffix; ``None`` if there is none."""
         named = self.folder / video
-        if video and named.is_file():
+        if video and is_file(named):
             return named
         return self._by_key.get(Path(video).name) or self._by_key.get(video_key(video))

@@ -1,0 +1,37 @@
+"""Which video file a question is about."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from timeloupe.eval.questions import load_questions
+from timeloupe.eval.registry import benchmark
+
+
+def rows_about(folder: Path, *videos: str) -> Path:
+    rows = [{"video": video, "question": "When?", "groundtruth": [[1.0, 4.0]]} for video in videos]
+    (folder / "tvgbench.json").write_text(json.dumps(rows), encoding="utf-8")
+    return folder / "tvgbench.json"
+
+
+def test_a_missing_video_is_none_of_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    (videos / "here.mp4").touch()
+    (tmp_path / "elsewhere.mp4").touch()  # another video of that name
+    monkeypatch.chdir(tmp_path)
+    file = rows_about(tmp_path, "here.mp4", "elsewhere.mp4", "/gone/far.mp4")
+    found = load_questions(benchmark("tvgbench"), file, Path("videos"))
+    assert found.missing == ("elsewhere.mp4", "/gone/far.mp4")
+    named = [Path(one.video) for one in found.examples]
+    assert named == [videos / "here.mp4", videos / "elsewhere.mp4", Path("/gone/far.mp4")]
+
+
+@pytest.mark.parametrize("name", ["x" * 5000 + ".mp4", "a\x00b.mp4", "名" * 200, "", ".."])
+def test_a_name_that_no_file_can_have_is_a_missing_video(tmp_path: Path, name: str) -> None:
+    assert load_questions(benchmark("tvgbench"), rows_about(tmp_path, name)).missing == (name,)
