@@ -41,6 +41,25 @@ def test_files_that_do_not_say_it(tmp_path: Path) -> None:
         read_never_sampled(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("tokenizer_config.json", "added_tokens_decoder", [{"content": "<a>"}]),
+        ("tokenizer_config.json", "added_tokens_decoder", {"one": {"content": "<a>", "special": True}}),
+        ("tokenizer.json", "added_tokens", None),
+        ("config.json", "text_config", None),
+        ("config.json", "text_config", {"vocab_size": "many"}),
+    ],
+)
+def test_files_of_another_form_are_named(tmp_path: Path, name: str, key: str, value: object) -> None:
+    for each in ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        shutil.copy(SMALL_CHECKPOINT / each, tmp_path / each)
+    told = json.loads((tmp_path / name).read_text()) | {key: value}
+    (tmp_path / name).write_text(json.dumps(told))
+    with pytest.raises(ConfigError, match="does not say its tokens as checkpoints do"):
+        read_never_sampled(tmp_path)
+
+
 @given(st.sets(st.integers(0, 60)))
 def test_ranges_hold_what_they_were_made_of(ids: set[int]) -> None:
     found: set[int] = set()

@@ -26,25 +26,25 @@ def read_never_sampled(folder: str | Path) -> tuple[int, ...] | None:
     folder = Path(folder)
     config = read_config(folder)
     tokenizer = read_json_object(folder / "tokenizer.json")
-    size = config.get("text_config", {}).get("vocab_size", config.get("vocab_size"))
-    if tokenizer is None or size is None:
-        return None
     named = read_json_object(folder / "tokenizer_config.json") or {}
-    added = [
-        *tokenizer.get("added_tokens", ()),
-        *({"id": int(id), **token} for id, token in named.get("added_tokens_decoder", {}).items()),
-    ]
+    details = read_json_object(folder / DETAILS_FILE) or {}
     try:
+        size = config.get("text_config", config).get("vocab_size", config.get("vocab_size"))
+        if tokenizer is None or size is None:
+            return None
+        added = [
+            *tokenizer.get("added_tokens", ()),
+            *({"id": int(id), **token} for id, token in named.get("added_tokens_decoder", {}).items()),
+        ]
         ids: dict[str, int] = dict(tokenizer["model"]["vocab"]) | {one["content"]: one["id"] for one in added}
         special = {one["id"] for one in added if one["special"]}
         ends = _ends(folder, config, named, ids)
-        further = {
-            ids[token] for token in (read_json_object(folder / DETAILS_FILE) or {}).get("never_sample", ())
-        }
+        further = {ids[token] for token in details.get("never_sample", ())}
         pixels = {config[key] for key in _VISION_KEYS}
-    except (KeyError, TypeError, ValueError) as error:
+        unknown = set(range(len(ids), size))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{str(folder)!r} does not say its tokens as checkpoints do: {error!r}") from error
-    banned = special | further | pixels | set(range(len(ids), size))
+    banned = special | further | pixels | unknown
     return tuple(sorted(banned - ends))
 
 
