@@ -9,6 +9,7 @@ from typing import Any
 from timeloupe.errors import ConfigError
 from timeloupe.eval.config_diff import Difference, Reach, differences, known_settings, reach
 from timeloupe.eval.figure_diff import FigureDiff, Marks, figure_differences, marks, modes_of, table_of
+from timeloupe.eval.questions import digest_rows
 from timeloupe.eval.recorded import Asked, Recorded
 from timeloupe.eval.row_diff import RowChange, RowChanges, row_changes
 from timeloupe.eval.scoreboard import STRICT
@@ -180,8 +181,10 @@ def mode_pairs(
 
 
 def _wholes(run: Recorded, asked: Asked, mode: str) -> tuple[Mapping[str, Any], ...]:
-    """The figures of every repeat over all rows that were asked."""
-    tables = [table_of(asked, mode, asked.rows, run.predictions(repeat)) for repeat in run.repeats]
+    """The figures of every repeat over all rows that this run asked: another may have asked more (``--limit``)."""
+    first = asked.rows[: run.config.get("questions", len(asked.rows))]
+    rows = first if digest_rows(first) == run.questions_sha256 else asked.rows
+    tables = [table_of(asked, mode, rows, run.predictions(repeat)) for repeat in run.repeats]
     return tuple({} if table.error else table.figures for table in tables)
 
 
