@@ -301,11 +301,17 @@ def open_run(path: str | Path) -> RunFolder:
     """
     path = Path(path)
     if not (path / CONFIG).is_file():
-        raise MissingError(f"no run at {str(path)!r}, expected a folder with {CONFIG}")
+        raise MissingError(f"no run at {str(path)!r}, expected a folder with {CONFIG}{runs_below(path)}")
     config = read_json(path / CONFIG)
     if not isinstance(config, dict):
         raise ConfigError(f"{str(path / CONFIG)!r} must hold a JSON object, got {type(config).__name__}")
     return RunFolder(path, config)
+
+
+def runs_below(path: Path) -> str:
+    """Return which runs a folder holds that is none itself, for the end of an error's message; "" = it holds none."""
+    found = sorted(str(file.parent) for file in path.glob(f"*/{CONFIG}"))
+    return f"; it holds runs, name one of them: {', '.join(map(repr, found[:8]))}" if found else ""
 
 
 def differing_keys(

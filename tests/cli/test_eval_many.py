@@ -57,6 +57,17 @@ def test_each_has_a_run_of_its_own_and_all_one_table(
     assert main([*words(data, tmp_path / "alone", NAMES[1]), "--json"]) == 0
     alone = json.loads(capsys.readouterr().out)
     assert alone["scores"] == document["runs"][1]["scores"]
+    for command in (
+        ["report"],
+        ["diff", str(tmp_path / "alone")],
+        ["view"],
+        ["audit"],
+        ["view", "--export", "html"],
+    ):
+        assert main([*command, str(root)]) == 3  # it is none itself, and says which it holds
+        assert f"name one of them: '{root / NAMES[0]}', '{root / NAMES[1]}'" in " ".join(
+            capsys.readouterr().err.split()
+        )
     configs = [
         json.loads((folder / "config.json").read_text()) for folder in (tmp_path / "alone", root / NAMES[1])
     ]

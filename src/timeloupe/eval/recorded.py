@@ -28,6 +28,7 @@ from timeloupe.runs import (
     RunFolder,
     open_run,
     rollout_key,
+    runs_below,
     training_step,
 )
 from timeloupe.trajectory import Example, Trajectory, read_trajectories
@@ -141,7 +142,8 @@ def read_recorded(path: str | Path) -> Recorded:
             if (path / CONFIG).is_file()
             else "it is no run folder"
         )
-        raise MissingError(f"no episodes in {str(path)!r}: {what}; play some with `timeloupe eval --run`")
+        do = runs_below(path) or "; play some with `timeloupe eval --run`"
+        raise MissingError(f"no episodes in {str(path)!r}: {what}{do}")
     run = open_run(path) if (path / CONFIG).is_file() else RunFolder(path, {})
     config = check_object(path / CONFIG, run.config)
     replies, spoken, of_training = _replies(iter(run))

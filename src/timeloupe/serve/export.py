@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from timeloupe.errors import MissingError
-from timeloupe.runs import TRAJECTORIES, RunFolder, write_atomic
+from timeloupe.runs import TRAJECTORIES, RunFolder, runs_below, write_atomic
 from timeloupe.serve.page import fill
 from timeloupe.serve.page_data import run_data
 from timeloupe.serve.thumbnails import MAX_PICTURES, Gallery, make_gallery
@@ -45,7 +45,8 @@ def read_run(run: str | Path) -> list[Trajectory]:
     run = Path(run)
     if run.is_dir():
         if not (run / TRAJECTORIES).is_file():
-            raise MissingError(f"no episodes at {str(run)!r}, expected a folder with {TRAJECTORIES}")
+            wanted = f"a folder with {TRAJECTORIES}{runs_below(run)}"
+            raise MissingError(f"no episodes at {str(run)!r}, expected {wanted}")
         found = RunFolder(run, {}).latest()
     else:
         found = list(read_trajectories(run))

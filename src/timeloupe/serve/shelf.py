@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from pydantic import ValidationError
 
 from timeloupe.errors import MissingError, RecordError
-from timeloupe.runs import CONFIG, TRAJECTORIES, RolloutKey, rollout_key
+from timeloupe.runs import CONFIG, TRAJECTORIES, RolloutKey, rollout_key, runs_below
 from timeloupe.serve.export import locate_video, title_of
 from timeloupe.serve.page_data import entry_data
 from timeloupe.serve.thumbnails import Gallery
@@ -53,7 +53,7 @@ class Shelf:
         begun = run.is_dir() and ((run / TRAJECTORIES).is_file() or (run / CONFIG).is_file())
         if not begun and not run.is_file():
             wanted = f"a folder with {TRAJECTORIES}, or a JSONL file of trajectories"
-            raise MissingError(f"no episodes at {str(run)!r}, expected {wanted}")
+            raise MissingError(f"no episodes at {str(run)!r}, expected {wanted}{runs_below(run)}")
         self.title = title_of(run)
         self._path = run / TRAJECTORIES if run.is_dir() else run
         self._folder = run if run.is_dir() else run.parent
