@@ -162,6 +162,26 @@ def test_another_recipe_is_refused_by_its_keys(home: Path, calm: Path) -> None:
     assert not (home / "never").exists()
 
 
+def test_rows_and_templates_that_changed_are_refused(home: Path) -> None:
+    """Rows are known by their ids: a corrected label must not be taken for one that was built from."""
+    rows = (home / "examples.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (home / "corrected.jsonl").write_text("".join(rows[:4]), encoding="utf-8")
+    (home / "words").mkdir()
+    (home / "words" / "direct.txt").write_text("Answer. {answer_now}", encoding="utf-8")
+    words = ["--set", f"source.path={home / 'corrected.jsonl'}", "--set", f"prompts={home / 'words'}"]
+    words += ["--set", "stages=[{kind='direct'}]"]
+    assert run(home, "corrected", *words).code == 0
+    assert run(home, "corrected", "--resume", *words).code == 0
+    (home / "words" / "direct.txt").write_text("Answer! {answer_now}", encoding="utf-8")
+    refused = run(home, "corrected", "--resume", *words)
+    assert refused.code == 2 and "another configuration (prompts_sha256: there" in refused.stderr
+    (home / "words" / "direct.txt").write_text("Answer. {answer_now}", encoding="utf-8")
+    changed = json.loads(rows[0]) | {"question": "When does it end?"}
+    (home / "corrected.jsonl").write_text("".join([json.dumps(changed) + "\n", *rows[1:4]]), encoding="utf-8")
+    refused = run(home, "corrected", "--resume", *words)
+    assert refused.code == 2 and "another configuration (source_sha256: there" in refused.stderr
+
+
 def test_json_is_all_of_stdout(home: Path, calm: Path) -> None:
     found = really(home, "json", "--json")
     assert found.code == 0, found.stderr

@@ -115,7 +115,7 @@ def build(
         labeller = replace(make_labeller(resolved, examples), sleep=stop.wait)
         work_through = threads(labeller, concurrency)
     with lock_run(folder), _says_how_to_go_on(console, words):
-        _open(folder, resolved, limit, resume)
+        _open(folder, resolved, examples, limit, resume)
         show = _Progress(console)
         at_work = Build(
             resolved, folder, examples, work_through,
@@ -182,9 +182,13 @@ CACHE_BYTES = 512 * 2**20
 ENGINES = ("threads", "ray")
 
 
-def _open(folder: Path, recipe: BuildRecipe, limit: int | None, resume: bool) -> None:
-    """Make the folder, or check that it holds this build."""
+def _open(
+    folder: Path, recipe: BuildRecipe, examples: list[Example], limit: int | None, resume: bool
+) -> None:
+    """Make the folder, or check that it holds this build: the recipe, and what the files say that it names."""
+    from timeloupe.data.build.prompts import templates_sha256
     from timeloupe.data.build.recipe import WAY
+    from timeloupe.data.build.source import rows_sha256
     from timeloupe.runs import CONFIG, create_run
 
     begun = (folder / CONFIG).is_file()
@@ -197,7 +201,8 @@ def _open(folder: Path, recipe: BuildRecipe, limit: int | None, resume: bool) ->
             f"folder {str(folder)!r}", "no build", "the folder of one", "leave --resume out to begin"
         )
     said = recipe.model_dump(mode="json", exclude={"labeller": WAY})
-    create_run(folder, {"kind": "build", "recipe": said, "limit": limit})
+    files = {"source_sha256": rows_sha256(examples), "prompts_sha256": templates_sha256(recipe.prompts)}
+    create_run(folder, {"kind": "build", "recipe": said, "limit": limit, **files})
 
 
 def _plan(recipe: BuildRecipe, labeller: Labeller, examples: list[Example], as_json: bool) -> None:

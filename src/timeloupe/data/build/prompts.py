@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from importlib import resources
 from pathlib import Path
 
@@ -61,6 +62,20 @@ def load_prompts(which: str, protocol: Protocol) -> dict[str, str]:
         "{box_unit}": templates.BOX_UNITS[protocol.box_scale],
     }
     return {name: _filled(text, fillings) for name, text in texts.items()}
+
+
+def templates_sha256(which: str) -> str | None:
+    """Return a hash of the templates in a folder, 16 hex digits; ``None`` where ``which`` names none.
+
+    Our own go with the version, which every session notes.
+    """
+    if which in (LABELLER, PROTOCOL):
+        return None
+    found = hashlib.sha256()
+    for file in sorted(Path(which).glob("*.txt")):
+        text = file.read_bytes()
+        found.update(f"{file.name}\0{len(text)}\0".encode() + text)
+    return found.hexdigest()[:16]
 
 
 def _filled(text: str, fillings: dict[str, str]) -> str:

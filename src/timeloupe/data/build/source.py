@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from timeloupe.data.build.recipe import LabellerPart, SourcePart
@@ -11,7 +13,7 @@ from timeloupe.data.formats.frames import VideoFrames
 from timeloupe.data.formats.registry import format_named
 from timeloupe.environment.oracle_policy import OraclePolicy
 from timeloupe.errors import MissingError, RecordError, boundary
-from timeloupe.trajectory import Example
+from timeloupe.trajectory import Example, to_line
 from timeloupe.world.labeller import read_truth
 
 
@@ -56,6 +58,17 @@ def read_source(part: SourcePart, limit: int | None = None) -> list[Example]:
             "name their folder with source.videos"
         )
     return list(found.values())
+
+
+def rows_sha256(examples: Sequence[Example]) -> str:
+    """Return a hash of rows, less where their videos lie, 16 hex digits.
+
+    A build knows its rows by their ids: rows with other labels or questions would be taken for those that it has made.
+    """
+    found = hashlib.sha256()
+    for one in examples:
+        found.update(to_line(one.model_copy(update={"video": Path(one.video).name})).encode() + b"\n")
+    return found.hexdigest()[:16]
 
 
 def make_oracle(labeller: LabellerPart, source: SourcePart, examples: list[Example]) -> OraclePolicy:
