@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from timeloupe.environment.settings import make_settings
+from timeloupe.eval.plan import shown_of
 from timeloupe.eval.questions import load_questions
 from timeloupe.eval.registry import benchmark
 
@@ -34,4 +36,7 @@ def test_a_missing_video_is_none_of_the_working_folder(
 
 @pytest.mark.parametrize("name", ["x" * 5000 + ".mp4", "a\x00b.mp4", "名" * 200, "", ".."])
 def test_a_name_that_no_file_can_have_is_a_missing_video(tmp_path: Path, name: str) -> None:
-    assert load_questions(benchmark("tvgbench"), rows_about(tmp_path, name)).missing == (name,)
+    found = load_questions(benchmark("tvgbench"), rows_about(tmp_path, name))
+    assert found.missing == (name,)
+    planned, broken = shown_of(found, make_settings({}))
+    assert list(planned) == [found.examples[0].video] and not broken

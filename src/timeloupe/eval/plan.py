@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from timeloupe.environment.settings import EpisodeSettings
 from timeloupe.environment.tools import frame_size, skim_span
 from timeloupe.errors import VideoError, boundary
+from timeloupe.eval.files.find_videos import is_file
 from timeloupe.eval.plan_tokens import Ruler
 from timeloupe.eval.questions import Questions
 from timeloupe.prompt.build import first_messages, observation_message
@@ -125,7 +126,7 @@ def shown_of(questions: Questions, settings: EpisodeSettings) -> tuple[dict[str,
     found: dict[str, Shown] = {}
     broken: dict[str, str] = {}
     for video, seconds in lengths.items():
-        if not Path(video).is_file():
+        if not is_file(Path(video)):
             found[video] = _imagined(video, seconds, settings)
             continue
         try:
