@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -183,3 +184,30 @@ def test_a_session_that_cannot_be_read_is_named(
         capsys.readouterr()
         assert main(["eval", "--resume", str(tmp_path / "one")]) == 2
         assert f"session.json' {said}" in capsys.readouterr().err
+
+
+def test_a_run_is_told_of_alike_by_eval_and_score_whatever_its_seed(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Intervals and the random rule are drawn, and not by the seed of the episodes."""
+    ends = ((0.5, 2.0), (1.0, 4.0), (3.0, 5.5))
+    rows = [
+        {"video": f"{at}.mp4", "question": "When?", "groundtruth": [end], "duration": 6.0}
+        for at, end in enumerate(ends)
+    ]
+    for at in range(3):
+        shutil.copy(data / "clip.mp4", tmp_path / f"{at}.mp4")
+    file = tmp_path / "tvgbench.json"
+    file.write_text(json.dumps(rows), encoding="utf-8")
+    script = ["--script", str(data / "script.json"), "--protocol", "small", "--seed", "7", "--mode", "strict"]
+    run = str(tmp_path / "one")
+    assert main(["eval", "tvgbench", "--data", str(file), "--run", run, *script, "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)["scores"]
+    score = ["score", "tvgbench", "--annotations", str(file), "--predictions", run, "--json"]
+    assert main(score) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert told["trivial"]["random"] and told["interval"]["low"] is not None
+    assert [told[key] for key in ("trivial", "interval")] == [found[key] for key in ("trivial", "interval")]
+    assert main([*score, "--seed", "7"]) == 0
+    other = json.loads(capsys.readouterr().out)
+    assert other["trivial"]["random"] != told["trivial"]["random"]

@@ -347,10 +347,8 @@ class Session:
         for repeat in range(self.flags["repeats"]):
             some = [one for one in trajectories if one.rollout_index == repeat]
             loaded = of_episodes(some, "run folder")
-            found.append(
-                score(self.questions.benchmark, self.questions.rows, loaded, self.flags["mode"],
-                      seed=self.flags["seed"])
-            )  # fmt: skip
+            # The run's seed is that of its episodes: `score` and `report` say the same of them.
+            found.append(score(self.questions.benchmark, self.questions.rows, loaded, self.flags["mode"]))
         return found
 
     def report(self, tally: Tally, as_json: bool) -> tuple[int, dict[str, Any]]:

@@ -119,8 +119,8 @@ def hold_vote(session: Session, trajectories: Sequence[Trajectory]) -> Outcome:
     weigh = weights[kind]
     voted = scaling.vote(questions.rows, scaling.by_question(trajectories), weigh)
     loaded = Loaded(dict(voted.by_id), f"the votes of {flags['samples']} samples, {kind}")
-    board = score(questions.benchmark, questions.rows, loaded, flags["mode"], seed=flags["seed"])
-    found = scaling.gains(questions.benchmark, questions.rows, trajectories, voted, seed=flags["seed"])
+    board = score(questions.benchmark, questions.rows, loaded, flags["mode"])
+    found = scaling.gains(questions.benchmark, questions.rows, trajectories, voted)
     facts |= voted.counts() | {"tasks": scaling.facts(found)}
     facts["cost"] = {
         "samples": cost(trajectories, session.seconds(), flags["price"]),
