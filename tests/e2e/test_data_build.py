@@ -136,7 +136,13 @@ def test_ctrl_c(home: Path, calm: Path) -> None:
 def test_out_of_money_and_on(home: Path, calm: Path) -> None:
     cost = json.loads((calm / "summary.json").read_text(encoding="utf-8"))["cost"]
     first = really(home, "poor", "--max-cost", f"{cost / 3:.6f}")
-    assert first.code == 1 and "not complete (max_cost); go on with: timeloupe data build" in first.stderr
+    assert (
+        first.code == 1 and "not complete (max_cost); go on, with a larger --max-cost, with:" in first.stderr
+    )
+    assert (
+        f"--resume --set source.path={home / 'examples.jsonl'} --max-cost {float(f'{cost / 3:.6f}'):g}"
+        in first.stderr
+    )
     summary = json.loads((home / "poor" / "summary.json").read_text(encoding="utf-8"))
     assert cost / 3 <= summary["cost"] < cost / 2
     before = len(steady_rows(home / "poor"))

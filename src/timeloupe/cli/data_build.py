@@ -76,7 +76,7 @@ def build(
     from rich.console import Console
 
     from timeloupe.config import load_recipe
-    from timeloupe.data.build.build import DONE, STOPPED, Budget, Build, threads
+    from timeloupe.data.build.build import DONE, MONEY, STOPPED, Budget, Build, threads
     from timeloupe.data.build.recipe import BuildRecipe
     from timeloupe.data.build.source import read_source
     from timeloupe.runs import lock_run
@@ -104,6 +104,9 @@ def build(
     words += ["--fail-on-error", f"{fail_on_error:g}"] if fail_on_error else []
     words += ["--engine", engine, "--actors", str(actors)] if engine != "threads" else []
     words += ["--actor-gpus", f"{actor_gpus:g}"] if actor_gpus else []
+    # What was a limit stays one: whoever copies the command must not spend without end.
+    words += ["--max-cost", f"{max_cost:g}"] if max_cost is not None else []
+    words += ["--max-hours", f"{max_hours:g}"] if max_hours is not None else []
     stop = threading.Event()
     if engine == "ray":
         from timeloupe.engines.ray import Actors, ray_actors
@@ -134,7 +137,8 @@ def build(
         if stage.get("faults"):
             _say_faults(console, name, stage, fail_on_error)
     if summary["ended"] != DONE:
-        line = f"not complete ({summary['ended']}); go on with: {shlex.join(words)}"
+        raised = ", with a larger --max-cost," if summary["ended"] == MONEY else ""
+        line = f"not complete ({summary['ended']}); go on{raised} with: {shlex.join(words)}"
         console.print(line, highlight=False, markup=False)
         if summary["ended"] == STOPPED:
             raise KeyboardInterrupt
@@ -247,15 +251,22 @@ class _Progress:
 
         self.console, self.clock = console, time.perf_counter
         self.stage, self.begun, self.first, self.told = "", 0.0, 0, 0.0
+        self.last, self.failed = self.clock(), False
         self.status = console.status("building") if sys.stderr.isatty() else None
 
     def __call__(self, row: Any, tally: Any) -> None:
         """Show the row's stage."""
         now = self.clock()
         if tally.stage != self.stage:
-            self.stage, self.begun, self.first, self.told = tally.stage, now, tally.done - 1, now
+            # From the last row of the stage before: the first batch of this one has taken its time already.
+            self.stage, self.begun, self.first, self.told = tally.stage, self.last, tally.done - 1, now
             if self.status is not None:
                 self.status.start()
+        self.last = now
+        if tally.faults and not self.failed:
+            self.failed = True
+            line = f"{tally.stage}: the calls for {row.id!r:.100} failed: {row.detail:.400}"
+            self.console.print(line, highlight=False, markup=False, style="red")
         if tally.done < tally.items and now - self.told < (0.2 if self.status is not None else 10.0):
             return
         self.told = now

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from timeloupe.cli.data_build import _Progress
 from timeloupe.data.build.build import Budget, Build, Tally
 from timeloupe.data.build.recipe import BuildRecipe
 from timeloupe.data.build.record import FAULT, VIDEO, Asked, BuiltRow
@@ -137,3 +140,23 @@ def test_rows_of_other_items_do_not_count(tmp_path: Path) -> None:
     build(tmp_path, Maker())
     fewer = Build(RECIPE, tmp_path, EXAMPLES[:3], Maker(), batch=2).run()
     assert fewer["stages"]["direct"]["items"] == 3 and fewer["stages"]["ground"]["handed_on"] == 3
+
+
+def test_progress_says_why_calls_fail_and_a_rate_that_counts_the_first_batch() -> None:
+    said = io.StringIO()
+    show = _Progress(Console(file=said, width=300))
+    now = show.last
+    show.clock = lambda: now
+    for stage, seconds in (("direct", 60), ("ground", 30)):
+        now += seconds  # one batch: its rows come all at once
+        for done, example in enumerate(EXAMPLES, 1):
+            row = BuiltRow(
+                stage=stage, id=example.id, example=example, kept=False, reason=FAULT, labeller="x",
+                detail="connection [red]refused",
+            )  # fmt: skip
+            show(row, Tally(stage, len(EXAMPLES), done, faults=done))
+    assert said.getvalue().splitlines() == [
+        "direct: the calls for 'a' failed: connection [red]refused",
+        "direct: 8 of 8, 0 kept, 8 failed, 8/min",
+        "ground: 8 of 8, 0 kept, 8 failed, 16/min",
+    ]
