@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from timeloupe.cli.train import default_folder
 from timeloupe.config import load_recipe
+from timeloupe.data.build.recipe import BuildRecipe
 from timeloupe.environment.settings import EpisodeSettings, make_settings
 from timeloupe.prompt.protocol import PROTOCOLS
 from timeloupe.reward.compose import load_reward
@@ -17,7 +18,7 @@ from timeloupe.train.grpo_recipe import GrpoRecipe
 from timeloupe.train.recipe import SftRecipe
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
-KINDS = {"grpo": GrpoRecipe, "sft": SftRecipe}
+KINDS = {"data": BuildRecipe, "grpo": GrpoRecipe, "sft": SftRecipe}
 FOLDERS = {*KINDS, "accelerate", "rewards"}
 
 
@@ -39,6 +40,7 @@ def test_a_recipe_loads_and_means_something(path: Path, monkeypatch: pytest.Monk
         assert set(recipe.data.tasks) & set(tasks), (
             f"reward {recipe.reward} scores none of {recipe.data.tasks}"
         )
+    if isinstance(recipe, GrpoRecipe | BuildRecipe):
         assert recipe.protocol is None or recipe.protocol in PROTOCOLS
         assert isinstance(make_settings({"size_multiple": 28}, recipe.episode), EpisodeSettings)
 

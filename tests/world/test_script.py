@@ -104,11 +104,14 @@ def test_impossible_settings_are_refused(bad: ScriptSettings) -> None:
 
 
 def test_scripts_are_those_that_the_shipped_model_and_the_recorded_figures_come_from() -> None:
-    """Golden hash of 60 scripts, taken before shapes could be made to return."""
+    """Golden hash of 60 scripts, taken before shapes could be made to return and paths stood in the truth."""
     found = hashlib.sha256()
     for seed in (0, 7, 1_000_001):
         for index in range(20):
-            found.update(json.dumps(script_truth(make_script(seed, index))).encode())
+            truth = script_truth(make_script(seed, index))
+            for event in truth["events"]:
+                del event["path"]
+            found.update(json.dumps(truth).encode())
     assert found.hexdigest() == "029c1a9846ed7dcd0473227425e620f070fe29ab4a85234148a3beb181504a23"
 
 
