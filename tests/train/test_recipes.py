@@ -91,7 +91,7 @@ def test_each_recipe_has_a_folder_of_its_own_and_a_chain_of_recipes_fits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(RECIPES.parent)
-    paths = [path for kind in KINDS for path in sorted((RECIPES / kind).glob("*.toml"))]
+    paths = [path for kind in ("grpo", "sft") for path in sorted((RECIPES / kind).glob("*.toml"))]
     folders = [default_folder(path.parent.name, path) for path in paths]
     assert len(set(folders)) == len(paths)
     made = {str(folder / "model") for folder in folders}
