@@ -188,6 +188,14 @@ def test_rows_and_templates_that_changed_are_refused(home: Path) -> None:
     assert refused.code == 2 and "another configuration (source_sha256: there" in refused.stderr
 
 
+def test_a_row_that_the_oracle_knows_nothing_of_is_named(home: Path) -> None:
+    row = json.loads((home / "examples.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    row["segments"] = [{"start_seconds": 1.0, "end_seconds": 2.0}]
+    (home / "foreign.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    found = run(home, "foreign", "--set", f"source.path={home / 'foreign.jsonl'}")
+    assert found.code == 2 and f"{row['id']!r} asks about no event of world video" in found.stderr
+
+
 def test_json_is_all_of_stdout(home: Path, calm: Path) -> None:
     found = really(home, "json", "--json")
     assert found.code == 0, found.stderr

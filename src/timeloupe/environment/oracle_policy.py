@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from timeloupe.errors import boundary
+from timeloupe.errors import ConfigError, boundary
 from timeloupe.policy.base import GenerationRequest, refuse_prefix
 from timeloupe.trajectory import Example, FrameRef, Generation, Segment, Usage
 from timeloupe.world.labeller import Oracle, OracleErrors
@@ -15,6 +15,8 @@ from timeloupe.world.labeller_captions import caption_reply
 from timeloupe.world.labeller_evidence import box_reply, evidence_reply
 from timeloupe.world.labeller_multiseg import every_reply, visible_reply
 from timeloupe.world.script import WorldScript, generator
+from timeloupe.world.teach_evidence import asked_event
+from timeloupe.world.teacher import question_of
 
 LOOKS = frozenset({"ground", "reground"})
 """Purposes that want a call of the tool; all others want an answer."""
@@ -56,7 +58,11 @@ class OraclePolicy:
         self.settings = {"errors": errors.model_dump(mode="json")}
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
-        """Return the oracle's reply to each request; what it draws depends on the request's seed alone."""
+        """Return the oracle's reply to each request; what it draws depends on the request's seed alone.
+
+        Raises:
+            ConfigError: A row asks about no event of its video, or is asked for what the oracle cannot say of it.
+        """
         refuse_prefix(requests, self.name)
         return [self._reply(request) for request in requests]
 
@@ -93,6 +99,12 @@ class OraclePolicy:
         said: str,
         random: np.random.Generator,
     ) -> str:
+        try:
+            (asked_event if example.task == "what_when_where" else question_of)(script, example)
+        except ValueError as error:
+            raise ConfigError(
+                f"{error}, which is all that the oracle knows; leave the row out, or mend its segments"
+            ) from error
         views = [ref.at_seconds for ref in refs]
         if example.task == "what_when_where":
             return self._evidence(purpose, script, example, refs, said, random)

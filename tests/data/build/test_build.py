@@ -89,6 +89,21 @@ def test_few_enough_faults_let_it_go_on(tmp_path: Path, share: float, goes_on: b
     assert len([id for stage, id in maker.made if stage == "ground"]) == (2 if goes_on else 8)
 
 
+def test_a_share_that_is_met_exactly_is_not_exceeded(tmp_path: Path) -> None:
+    rows = [
+        Example(id=str(at), video="v.mp4", question="?") for at in range(100)
+    ]  # 0.29 * 100 < 29 as floats
+    for lost, whole in ((29, True), (30, False)):
+        at_work = Build(RECIPE, tmp_path, rows, Maker(), fail_on_error=0.29)
+        made = {
+            one.id: BuiltRow(stage="x", id=one.id, example=one, kept=False, reason=FAULT, labeller="x")
+            if int(one.id) < lost
+            else BuiltRow(stage="x", id=one.id, example=one, kept=True, reason="right", labeller="x")
+            for one in rows
+        }
+        assert at_work._whole(rows, made, {}) is whole
+
+
 def test_a_video_that_cannot_be_read_holds_nothing_up(tmp_path: Path) -> None:
     summary = build(tmp_path, faulty("b", reason=VIDEO))
     assert summary["ended"] == "done" and summary["stages"]["direct"]["reasons"] == {"right": 7, VIDEO: 1}

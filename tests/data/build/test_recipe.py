@@ -91,6 +91,12 @@ def test_stages_read_what_comes_before_them(tmp_path: Path) -> None:
 # -- prompts -----------------------------------------------------------------------------------------------------------
 
 
+def test_a_wrong_stage_is_one_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        recipe(tmp_path, "stages=[{kind='grind'}]")
+    assert "grind" in str(caught.value) and "at least 1" not in str(caught.value)
+
+
 def test_prompts_come_from_the_package_from_nowhere_or_from_a_folder(tmp_path: Path) -> None:
     protocol = PROTOCOLS["videotemp"]
     assert load_prompts("protocol", protocol) == {}
@@ -181,6 +187,9 @@ def test_rows_that_cannot_be_built_from(tmp_path: Path) -> None:
     )
     with pytest.raises(MissingError):
         read_source(SourcePart(path=tmp_path / "nothing.jsonl"))
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(RecordError, match=r"empty\.jsonl holds no row$"):
+        read_source(SourcePart(path=tmp_path / "empty.jsonl"))
 
 
 # -- who is asked, and the plan ----------------------------------------------------------------------------------------

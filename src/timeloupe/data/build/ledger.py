@@ -79,8 +79,8 @@ class StageLedger:
         if bad:
             # First: a kill in between leaves a row in both files, and the next time it is found there.
             repair_appended(self.folder / AGAIN, BuiltRow)
-            there = self.earlier()
-            append_records(self.folder / AGAIN, [row for row in bad if row not in there])
+            there = {to_line(row) for row in self.earlier()}
+            append_records(self.folder / AGAIN, [row for row in bad if to_line(row) not in there])
         if self.path.is_file() and (bad or _num_lines(self.path) > len(rows)):
             write_atomic(self.path, _lines(good))
         return len(bad)

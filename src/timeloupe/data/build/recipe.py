@@ -118,10 +118,14 @@ class BuildRecipe(RecipePart):
     episode: dict[str, Any] = {}
     min_iou: float = Field(default=0.5, gt=0, le=1)
     min_rouge: float = Field(default=0.5, gt=0, le=1)
-    stages: tuple[Stage, ...] = Field(min_length=1)
+    stages: tuple[Stage, ...]
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Self:
+        if (
+            not self.stages
+        ):  # here and not as a bound of the field, which is also said of a stage that is wrong
+            raise ValueError("stages must name at least 1 stage, as in [[stages]] with kind = 'direct'")
         known = {"source"}
         for stage in self.stages:
             name = stage.name or stage.kind

@@ -32,6 +32,8 @@ def read_source(part: SourcePart, limit: int | None = None) -> list[Example]:
     if limit is not None and limit < 1:
         raise boundary("--limit", limit, ">= 1")
     path = part.path
+    if path.is_file() and next(iter(read_records(path)), None) is None:
+        raise RecordError(f"{path} holds no row")
     format = told(path) if part.format == AUTO else format_named(part.format)
     folder = (part.videos or path.parent).resolve()
     context = format.context(None, VideoFrames(folder))

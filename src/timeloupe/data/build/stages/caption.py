@@ -15,6 +15,7 @@ Source: TaRO (arXiv 2606.09248) for what captions are for; how they were asked f
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -83,9 +84,10 @@ def videos(examples: Sequence[Example], part: CaptionStage) -> list[Example]:
     """
     paths = list(dict.fromkeys(example.video for example in examples))
     stems = [Path(path).stem for path in paths]
+    number = Counter(stems)
     found: list[Example] = []
     for path, stem in zip(paths, stems, strict=True):
-        id = stem if stems.count(stem) == 1 else f"{stem}-{sha256(path.encode()).hexdigest()[:8]}"
+        id = stem if number[stem] == 1 else f"{stem}-{sha256(path.encode()).hexdigest()[:8]}"
         found.append(Example(id=id, video=path, question=part.question, task="open"))
     return found
 
