@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tests.data.build.driving import DURATION, answer, choice, drive, kit, moment
+from timeloupe.data.build.prompts import load_prompts
 from timeloupe.data.build.record import BuiltRow
 from timeloupe.data.build.stages.bench import BenchStage, bench
 from timeloupe.data.build.stages.bench_choice import bench_record, bin_names, choose, is_fixed, write_bench
@@ -21,6 +23,7 @@ from timeloupe.data.build.stages.leaks import training
 from timeloupe.data.build.steps import Ask
 from timeloupe.errors import ConfigError, MissingError, RecordError
 from timeloupe.eval.benchmarks import videotemp_bench_grounding, videotemp_bench_mcq
+from timeloupe.prompt.protocol import PROTOCOLS
 from timeloupe.trajectory import Example, Segment, to_line
 
 LETTERS = "ABCDEFGHIJ"
@@ -41,7 +44,10 @@ def test_what_is_asked_of_a_row_that_goes_in() -> None:
         bench(choice(), stage(controls=2, temperature=0.8), tools), tools, right_in(blind=1, verify=1)
     )
     assert (outcome.kept, outcome.reason) == (True, "verified")
-    assert outcome.figures == {"blind_right": 0.5, "whole_right": 0.0, "duration_seconds": DURATION}
+    assert outcome.figures == {
+        "blind_right": 0.5, "whole_right": 0.0, "duration_seconds": DURATION,
+        "blind_answered": 1.0, "whole_answered": 1.0,
+    }  # fmt: skip
     assert [ask.purpose for ask in asks] == ["blind"] * 2 + ["whole"] * 2 + ["verify"]
     assert [len(ask.views) for ask in asks] == [0, 0, 1, 1, 1]
     assert [ask.sample for ask in asks] == [0, 1, 0, 1, 0]
@@ -50,6 +56,24 @@ def test_what_is_asked_of_a_row_that_goes_in() -> None:
     assert (shown.view, shown.start_seconds, shown.end_seconds) == ("crop", 20, 30)
     assert not asks[0].messages[-1].frame_refs and "dog" in asks[0].messages[-1].text
     assert [one.right for one in replies] == [True, False, False, False, True]
+
+
+def test_every_control_is_told_how_to_answer_and_one_without_answers_is_said(tmp_path: Path) -> None:
+    texts = load_prompts("labeller", PROTOCOLS["videotemp"])
+    tools = replace(kit(), prompts=texts)
+    outcome, asks, _ = drive(
+        bench(choice(), stage(controls=2), tools), tools,
+        lambda ask: answer("B") if ask.purpose == "verify" else "I cannot say.",
+    )  # fmt: skip
+    systems = {ask.purpose: ask.messages[0].text for ask in asks}
+    assert systems == {"blind": texts["blind"], "whole": texts["direct"], "verify": texts["alone"]}
+    assert outcome.kept and outcome.figures["blind_answered"] == outcome.figures["whole_answered"] == 0.0
+    row = BuiltRow(
+        stage="bench", id="a", example=choice(), kept=True, reason="verified", labeller="x",
+        figures=dict(outcome.figures),
+    )  # fmt: skip
+    notes = write_bench(tmp_path, [row], [row], stage())["notes"]
+    assert "1 of 1 verified rows: a control got no answer at all, so it tested nothing" in notes
 
 
 @pytest.mark.parametrize(

@@ -90,14 +90,14 @@ def bench(example: Example, part: BenchStage, kit: Kit) -> Plan:
     unfit = _unfit(example) or _leak(example, part)
     if unfit is not None:
         return unfit
-    blind = yield from _control("blind", example, part, kit, ())
-    figures = {"blind_right": blind}
+    blind, answered = yield from _control("blind", example, part, kit, ())
+    figures = {"blind_right": blind, "blind_answered": answered}
     if blind > part.max_blind:
         return Outcome(False, "answered_blind", f"{blind:.0%} right without the video", figures=figures)
     skim: View = yield Skim()
     figures["duration_seconds"] = skim.ref.end_seconds
-    whole = yield from _control("whole", example, part, kit, (skim,))
-    figures["whole_right"] = whole
+    whole, answered = yield from _control("whole", example, part, kit, (skim,))
+    figures |= {"whole_right": whole, "whole_answered": answered}
     if whole > part.max_whole:
         return Outcome(False, "answered_whole", f"{whole:.0%} right from the whole video", figures=figures)
     view: View | Problem = yield Crop(example.segments[0])
@@ -140,14 +140,16 @@ def _leak(example: Example, part: BenchStage) -> Outcome | None:
 
 def _control(
     purpose: str, example: Example, part: BenchStage, kit: Kit, views: tuple[View, ...]
-) -> Generator[Step, Any, float]:
-    """Ask what must not be answered so, and return the share of right answers."""
-    right = 0
-    messages = kit.first(example, views, tools=False, purpose=purpose)
+) -> Generator[Step, Any, tuple[float, float]]:
+    """Ask what must not be answered so, and return the shares of right answers and of replies that give one."""
+    right = given = 0
+    # A labeller that is not told how to answer is never right, and its control would let everything in.
+    messages = kit.first(example, views, tools=False, purpose="direct" if views else "blind")
     for sample in range(part.controls):
         reply: Reply = yield Ask(
             purpose, messages, views, example, sample=sample, temperature=part.temperature
         )
         reply.right = kit.is_right(reply.answer, example)
         right += reply.right
-    return right / part.controls
+        given += reply.answer is not None
+    return right / part.controls, given / part.controls

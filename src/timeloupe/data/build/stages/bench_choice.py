@@ -159,6 +159,14 @@ def write_bench(
     else:
         empty = [name for name in names if not taken[name]]
         notes += [f"no question at all: {', '.join(empty)}"] if empty else []
+    passed = [row for row in rows if row.kept]
+    mute = sum(
+        0.0 in (row.figures.get("blind_answered"), row.figures.get("whole_answered")) for row in passed
+    )
+    if mute:
+        notes.append(
+            f"{mute} of {len(passed)} verified rows: a control got no answer at all, so it tested nothing"
+        )
     absent = training(part.train).absent
     if absent:
         notes.append(f"{absent} videos of the training rows are not there: they were compared by name alone")
