@@ -317,3 +317,8 @@ def _show(summary: dict[str, Any], folder: Path) -> None:
         typer.echo(f"cost {summary['cost']:.4f} USD")
     files = ", ".join(f"{count} in {name}" for name, count in summary["files"].items() if count)
     typer.echo(f"{folder}: {files or 'nothing kept'}")
+    if summary.get("made_twice"):
+        typer.echo(
+            f"  {summary['made_twice']} episodes of earlier stages are not among them: a later stage kept one of the "
+            "same row; all stand in STAGE/kept.jsonl"
+        )

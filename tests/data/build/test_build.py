@@ -17,7 +17,7 @@ from timeloupe.data.build.build import Budget, Build, Tally
 from timeloupe.data.build.recipe import BuildRecipe
 from timeloupe.data.build.record import FAULT, VIDEO, Asked, BuiltRow
 from timeloupe.errors import ConfigError, MissingError
-from timeloupe.trajectory import Example
+from timeloupe.trajectory import Example, Generation, StopReason, Trajectory, Turn
 
 EXAMPLES = [Example(id=id, video=f"{id}.mp4", question="?") for id in "abcdefgh"]
 RECIPE = BuildRecipe.model_validate(
@@ -155,6 +155,21 @@ def test_rows_of_other_items_do_not_count(tmp_path: Path) -> None:
     build(tmp_path, Maker())
     fewer = Build(RECIPE, tmp_path, EXAMPLES[:3], Maker(), batch=2).run()
     assert fewer["stages"]["direct"]["items"] == 3 and fewer["stages"]["ground"]["handed_on"] == 3
+
+
+def test_episodes_that_a_later_stage_replaced_are_counted(tmp_path: Path) -> None:
+    def make(stage: str, id: str) -> dict[str, Any]:
+        example = Example(id=id, video=f"{id}.mp4", question="?")
+        turn = Turn(generation=Generation(text=stage))
+        episode = Trajectory(
+            example=example, policy="x", protocol="small", turns=(turn,), stop=StopReason.ANSWERED
+        )
+        return {"trajectory": episode, "kept": stage == "direct" or id in "abc"}
+
+    summary = build(tmp_path, Maker(make))
+    assert (summary["files"]["trajectories.jsonl"], summary["made_twice"]) == (8, 3)
+    once = Maker(lambda stage, id: make(stage, id) if stage == "direct" else {"kept": False, "reason": "no"})
+    assert "made_twice" not in build(tmp_path / "once", once)
 
 
 def test_progress_says_why_calls_fail_and_a_rate_that_counts_the_first_batch() -> None:

@@ -139,6 +139,9 @@ class Build:
         summary["files"] = write_products(
             self.folder, {name: rows for name, rows in kept.items() if name in trains}
         )
+        episodes = sum(row.trajectory is not None for name in trains & kept.keys() for row in kept[name])
+        twice = episodes - summary["files"]["trajectories.jsonl"]
+        summary |= {"made_twice": twice} if twice else {}
         write_summary(self.folder, summary)
         return summary
 
