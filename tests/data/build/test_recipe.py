@@ -232,3 +232,10 @@ def test_a_plan_counts_and_does_not_measure(tmp_path: Path, clips: dict[str, str
     assert direct["prompt_tokens_at_most"] == round(2 * prompt)
     assert direct["cost_at_most"] == pytest.approx(2 * (prompt + 10 * 300) / 1e6, abs=1e-4)
     assert any(line.startswith("ground: at most 2 items, 12 calls") for line in plan_lines(plan))
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    half = plan_build(
+        recipe(tmp_path, stages), found, [*rows, Example(id="x", video=str(broken), question="?")]
+    )
+    assert (half["frames_per_call"], half["unread_videos"], plan["unread_videos"]) == (24, 1, 0)
+    assert plan_lines(half)[1] == "1 of them cannot be read, and count for nothing here"

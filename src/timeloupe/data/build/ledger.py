@@ -129,7 +129,10 @@ def _caption_line(row: BuiltRow) -> bytes:
 
 
 def summarise(rows: Sequence[BuiltRow]) -> dict[str, Any]:
-    """Return counts, reasons, tokens, cost (US dollars) and labelling time (seconds) of the rows of one stage."""
+    """Return counts, reasons, tokens, cost (US dollars) and labelling time (seconds) of the rows of one stage.
+
+    The time is that which each question waited, added up: those of one batch, and of several threads, wait together.
+    """
     asked = [one for row in rows for one in row.asked]
     costs = [row.cost for row in rows]
     kept = sum(row.kept for row in rows)

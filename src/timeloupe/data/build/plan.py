@@ -23,14 +23,14 @@ PROBED = 20
 
 
 def plan_build(recipe: BuildRecipe, labeller: Labeller, examples: Sequence[Example]) -> dict[str, Any]:
-    """Return calls, tokens and money of every stage at most, from the first ``PROBED`` videos of the source.
+    """Return calls, tokens and money of every stage at most, with the mean frames of the first ``PROBED`` videos.
 
     Tokens are those of a Qwen3-VL: one for 32 x 32 pixels of two frames, ``TEXT_TOKENS`` of text, ``REPLY_TOKENS`` a
     reply. Every question is counted with the whole skim and one full crop, and every stage with all items of the source
     that it could get: what is left out on the way makes it cheaper.
     """
     settings = labeller.kit.settings
-    frames, size = _views(settings, examples)
+    frames, size, unread = _views(settings, examples)
     prompt = frames * size / PIXELS_PER_TOKEN + TEXT_TOKENS
     stages: dict[str, Any] = {}
     items: dict[str, int] = {"source": len(examples)}
@@ -44,25 +44,27 @@ def plan_build(recipe: BuildRecipe, labeller: Labeller, examples: Sequence[Examp
             "completion_tokens_at_most": calls * REPLY_TOKENS,
             "cost_at_most": _cost(labeller, calls, prompt),
         }  # fmt: skip
-    return {"frames_per_call": round(frames), "stages": stages, "measured": False}
+    return {"frames_per_call": round(frames), "unread_videos": unread, "stages": stages, "measured": False}
 
 
-def _views(settings: EpisodeSettings, examples: Sequence[Example]) -> tuple[float, float]:
-    """Return the mean number of frames of a question, and the mean pixels of one."""
+def _views(settings: EpisodeSettings, examples: Sequence[Example]) -> tuple[float, float, int]:
+    """Return the mean number of frames of a question, the mean pixels of one, and how many videos cannot be read."""
     numbers: list[float] = []
     sizes: list[float] = []
+    unread = 0
     for video in list(dict.fromkeys(example.video for example in examples))[:PROBED]:
         try:
             with VideoReader(video, deadline_seconds=settings.video_deadline_seconds) as reader:
                 _, _, times = skim_span(reader.info, settings)
                 width, height = frame_size(reader.info, settings.skim_pixels, settings)
         except VideoError:
+            unread += 1
             continue
         numbers.append(len(times) + settings.crop_max_frames)
         sizes.append(width * height)
     if not numbers:
-        return 0.0, 0.0
-    return sum(numbers) / len(numbers), sum(sizes) / len(sizes)
+        return 0.0, 0.0, unread
+    return sum(numbers) / len(numbers), sum(sizes) / len(sizes), unread
 
 
 def _cost(labeller: Labeller, calls: int, prompt: float) -> float | None:
@@ -73,7 +75,11 @@ def _cost(labeller: Labeller, calls: int, prompt: float) -> float | None:
 
 def plan_lines(plan: dict[str, Any]) -> list[str]:
     """Return a plan in words."""
-    lines = [f"counted, not measured; {plan['frames_per_call']} frames a call at most"]
+    lines = [
+        f"counted, not measured; {plan['frames_per_call']} frames a call, the mean of the first {PROBED} videos"
+    ]
+    if plan["unread_videos"]:
+        lines.append(f"{plan['unread_videos']} of them cannot be read, and count for nothing here")
     for name, stage in plan["stages"].items():
         cost = "" if stage["cost_at_most"] is None else f", {stage['cost_at_most']:g} USD"
         lines.append(
