@@ -1,13 +1,14 @@
-"""Drives a stage with plain values: views made by hand, replies from a table. No video, no model."""
+"""Drives a stage with plain values: views made by hand, replies told or computed. No video, no model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from timeloupe.data.build.steps import Ask, Crop, Kit, Outcome, Plan, Reply, Skim, Step
+from timeloupe.data.build.steps import Ask, BoxCrop, Crop, Kit, Outcome, Plan, Reply, Skim, Step
 from timeloupe.environment.settings import EpisodeSettings
 from timeloupe.environment.tools import View
 from timeloupe.prompt.protocol import PROTOCOLS
@@ -32,9 +33,29 @@ def kit(protocol: str = "videotemp", prompts: Mapping[str, str] | None = None, *
     return Kit(PROTOCOLS[protocol], EpisodeSettings(**settings), prompts or {}, "by-hand", 5)  # type: ignore[arg-type]
 
 
-def view(kind: str, start: float, end: float, frames: int = 4) -> View:
-    """Return a view of grey frames."""
-    times = tuple(start + (end - start) * (number + 0.5) / frames for number in range(frames))
+def choice(id: str = "c", **fields: object) -> Example:
+    return Example.model_validate(
+        {
+            "id": id, "video": f"/v/{id}.mp4", "question": f"Which one, {id}?", "options": ("cat", "dog", "cow", "hen"),
+            "answer": "B", "segments": (Segment(start_seconds=20, end_seconds=30),), "task": "multiple_choice",
+        }
+        | fields
+    )  # fmt: skip
+
+
+def moment(id: str = "m", **fields: object) -> Example:
+    return Example.model_validate(
+        {
+            "id": id, "video": f"/v/{id}.mp4", "question": "When?", "task": "grounding",
+            "segments": (Segment(start_seconds=20, end_seconds=30),),
+        }
+        | fields
+    )  # fmt: skip
+
+
+def view(kind: str, start: float, end: float, frames: int = 10) -> View:
+    """Return a view of grey frames at even distances, the first at its start."""
+    times = tuple(start + (end - start) * number / frames for number in range(frames))
     ref = FrameRef.model_validate(
         {"video": "v.mp4", "view": kind, "start_seconds": start, "end_seconds": end, "at_seconds": times,
          "size_wh": SIZE_WH}
@@ -73,9 +94,15 @@ class Played:
         return [one.purpose for one in self.asks]
 
 
-def drive(plan: Plan, replies: Sequence[str], kit: Kit, seconds: float = SECONDS) -> Played:
-    """Play a stage to its end; all replies must be used up."""
-    left = list(replies)
+def drive(
+    plan: Plan,
+    replies: Sequence[str] | Callable[[Ask], str | Generation],
+    kit: Kit,
+    seconds: float = SECONDS,
+    finish: Any = "stop",
+) -> Played:
+    """Play a stage to its end, on a video of so many seconds; replies that are listed must all be used up."""
+    left = [] if callable(replies) else list(replies)
     played = Played(Outcome(False, "unfinished"))
     brought: object = None
     while True:
@@ -86,23 +113,48 @@ def drive(plan: Plan, replies: Sequence[str], kit: Kit, seconds: float = SECONDS
             played.outcome = ended.value
             return played
         played.steps.append(step)
-        if isinstance(step, Skim):
-            brought = view("skim", 0.0, seconds)
-        elif isinstance(step, Crop):
-            brought = cut(step.segment, seconds)
-        else:
-            assert isinstance(step, Ask)
+        if isinstance(step, Ask):
             check_views(step)
-            generation = Generation(text=left.pop(0))
+            said = replies(step) if callable(replies) else left.pop(0)
+            generation = said if isinstance(said, Generation) else Generation(text=said, finish=finish)
             brought = Reply(generation, kit.read(generation, step.example))
             played.replies.append(brought)
+        else:
+            brought = view_of(step, seconds)
 
 
-def cut(segment: Segment, seconds: float) -> View | Problem:
-    """Return a crop, or why there is none."""
-    if segment.start_seconds >= seconds:
+def driven(
+    plan: Plan, kit: Kit, reply: Callable[[Ask], str | Generation]
+) -> tuple[Outcome, list[Ask], list[Reply]]:
+    """Return how a stage ended, what it asked, and the replies as it left them."""
+    found = drive(plan, reply, kit)
+    return found.outcome, found.asks, found.replies
+
+
+def played(
+    plan: Plan, reply: Callable[[Ask], str], kit: Kit, *, seconds: float = 100.0, finish: Any = "stop"
+) -> tuple[Outcome, list[Step]]:
+    """Return the outcome of a stage and all that it did, on a shorter video."""
+    found = drive(plan, reply, kit, seconds, finish)
+    return found.outcome, found.steps
+
+
+def asks(steps: Sequence[Step], purpose: str = "") -> list[Ask]:
+    """Return what was asked, for this purpose or for any."""
+    return [step for step in steps if isinstance(step, Ask) and purpose in ("", step.purpose)]
+
+
+def view_of(step: Skim | Crop | BoxCrop, seconds: float) -> View | Problem:
+    """Return what a video of so many seconds shows: ten frames of the whole or of a part, or one."""
+    if isinstance(step, Skim):
+        return view("skim", 0.0, seconds)
+    if isinstance(step, BoxCrop):
+        start = end = step.box.at_seconds
+    else:
+        start, end = step.segment.start_seconds, min(step.segment.end_seconds, seconds)
+    if start >= seconds:
         return Problem(reason="segment_beyond_end", message="it lies behind the end")
-    return view("crop", segment.start_seconds, min(segment.end_seconds, seconds))
+    return view("image", start, end, 1) if isinstance(step, BoxCrop) else view("crop", start, end)
 
 
 def check_views(ask: Ask) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tests.data.build.driving import DURATION, answer, choice, drive, kit, moment
+from tests.data.build.by_hand import SECONDS, choice, driven, kit, moment, think
 from timeloupe.data.build.prompts import load_prompts
 from timeloupe.data.build.record import BuiltRow
 from timeloupe.data.build.stages.bench import BenchStage, bench
@@ -35,17 +35,17 @@ def stage(**options: object) -> BenchStage:
 
 def right_in(**times: int) -> Callable[[Ask], str]:
     """Return a labeller that answers each purpose right in its first so many samples."""
-    return lambda ask: answer("B" if ask.sample < times.get(ask.purpose, 0) else "C")
+    return lambda ask: think("B" if ask.sample < times.get(ask.purpose, 0) else "C")
 
 
 def test_what_is_asked_of_a_row_that_goes_in() -> None:
     tools = kit()
-    outcome, asks, replies = drive(
+    outcome, asks, replies = driven(
         bench(choice(), stage(controls=2, temperature=0.8), tools), tools, right_in(blind=1, verify=1)
     )
     assert (outcome.kept, outcome.reason) == (True, "verified")
     assert outcome.figures == {
-        "blind_right": 0.5, "whole_right": 0.0, "duration_seconds": DURATION,
+        "blind_right": 0.5, "whole_right": 0.0, "duration_seconds": SECONDS,
         "blind_answered": 1.0, "whole_answered": 1.0,
     }  # fmt: skip
     assert [ask.purpose for ask in asks] == ["blind"] * 2 + ["whole"] * 2 + ["verify"]
@@ -61,9 +61,9 @@ def test_what_is_asked_of_a_row_that_goes_in() -> None:
 def test_every_control_is_told_how_to_answer_and_one_without_answers_is_said(tmp_path: Path) -> None:
     texts = load_prompts("labeller", PROTOCOLS["videotemp"])
     tools = replace(kit(), prompts=texts)
-    outcome, asks, _ = drive(
+    outcome, asks, _ = driven(
         bench(choice(), stage(controls=2), tools), tools,
-        lambda ask: answer("B") if ask.purpose == "verify" else "I cannot say.",
+        lambda ask: think("B") if ask.purpose == "verify" else "I cannot say.",
     )  # fmt: skip
     systems = {ask.purpose: ask.messages[0].text for ask in asks}
     assert systems == {"blind": texts["blind"], "whole": texts["direct"], "verify": texts["alone"]}
@@ -94,7 +94,7 @@ def test_controls_and_their_bounds(
     options: dict[str, float], times: dict[str, int], reason: str, asked: int
 ) -> None:
     tools = kit()
-    outcome, asks, _ = drive(bench(choice(), stage(**options), tools), tools, right_in(**times))
+    outcome, asks, _ = driven(bench(choice(), stage(**options), tools), tools, right_in(**times))
     assert (outcome.reason, outcome.kept, len(asks)) == (reason, reason == "verified", asked)
 
 
@@ -113,21 +113,21 @@ def test_controls_and_their_bounds(
 )
 def test_rows_that_cannot_stand_in_the_benchmark_are_not_asked_about(example: Example, reason: str) -> None:
     tools = kit()
-    outcome, asks, _ = drive(bench(example, stage(), tools), tools, right_in())
+    outcome, asks, _ = driven(bench(example, stage(), tools), tools, right_in())
     assert (outcome.reason, outcome.kept, asks) == (reason, False, [])
 
 
 def test_a_label_behind_the_end_is_a_bad_one() -> None:
     tools = kit()
-    late = choice(segments=(Segment(start_seconds=DURATION + 1, end_seconds=DURATION + 2),))
-    assert drive(bench(late, stage(), tools), tools, right_in())[0].reason == "bad_label"
+    late = choice(segments=(Segment(start_seconds=SECONDS + 1, end_seconds=SECONDS + 2),))
+    assert driven(bench(late, stage(), tools), tools, right_in())[0].reason == "bad_label"
 
 
 def test_a_control_must_see_the_whole_video() -> None:
     for unfit in ({"skim_end_seconds": 50.0}, {"skim_start_seconds": 5.0}):
         tools = kit(**unfit)
         with pytest.raises(ConfigError, match="a control sees the whole video"):
-            drive(bench(choice(), stage(), tools), tools, right_in())
+            driven(bench(choice(), stage(), tools), tools, right_in())
 
 
 @pytest.mark.parametrize("edges", [(0.0, 5.0), (5.0, 5.0), (9.0, 5.0), (-1.0,)])
@@ -142,7 +142,7 @@ def test_edges_ascend(edges: tuple[float, ...]) -> None:
 def leak(example: Example, train: Path, **options: object) -> str:
     tools = kit()
     part = stage(train=[str(train)], **options)
-    return drive(bench(example, part, tools), tools, right_in(verify=1))[0].reason
+    return driven(bench(example, part, tools), tools, right_in(verify=1))[0].reason
 
 
 def test_leaks_by_name_content_and_question(tmp_path: Path) -> None:

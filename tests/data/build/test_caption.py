@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tests.data.build.stage_driver import asks, kit, played
+from tests.data.build.by_hand import asks, kit, played
 from timeloupe.data.build.record import Caption
 from timeloupe.data.build.stages.caption import CaptionStage, caption, merge_captions, read_line, videos
 from timeloupe.grounding import merge_spans
@@ -61,9 +61,9 @@ def test_windows_cover_the_video_and_what_is_left_out_is_counted() -> None:
     }
     part = stage(window_seconds=40, overlap_seconds=4)
     outcome, steps = played(
-        caption(VIDEO, part, kit()),
+        caption(VIDEO, part, kit("openo3")),
         lambda ask: f"<think>x</think><answer>{replies[ask.round]}</answer>",
-        kit(),
+        kit("openo3"),
     )
     assert [(one.views[0].ref.start_seconds, one.views[0].ref.end_seconds) for one in asks(steps)] == [
         (0, 40), (36, 76), (72, 100),
@@ -83,9 +83,8 @@ def test_windows_cover_the_video_and_what_is_left_out_is_counted() -> None:
 )
 def test_no_window_shows_only_what_the_one_before_has_shown(seconds: float, windows: int) -> None:
     part = stage(window_seconds=40, overlap_seconds=4, max_windows=2)
-    outcome, steps = played(
-        caption(VIDEO, part, kit()), lambda _: "<answer>From 0s to 99s, x</answer>", kit(), seconds=seconds
-    )
+    tools, reply = kit("openo3"), "<answer>From 0s to 99s, x</answer>"
+    outcome, steps = played(caption(VIDEO, part, tools), lambda _: reply, tools, seconds=seconds)
     if windows > 2:
         assert (outcome.kept, outcome.reason, asks(steps)) == (False, "too_long", [])
         return
@@ -96,10 +95,12 @@ def test_no_window_shows_only_what_the_one_before_has_shown(seconds: float, wind
 def test_a_reply_without_tags_is_read_and_the_line_that_a_limit_cut_is_not() -> None:
     part = stage(window_seconds=200)
     text = "<think>From 1s to 2s, thought.</think>From 3s to 4s, said.\nFrom 5s to 6s, cu"
-    outcome, _ = played(caption(VIDEO, part, kit()), lambda _: text, kit(), finish="length")
+    outcome, _ = played(caption(VIDEO, part, kit("openo3")), lambda _: text, kit("openo3"), finish="length")
     assert outcome.captions == (said(3, 4, "said."),)
     assert outcome.figures["unreadable"] == 1
-    outcome, _ = played(caption(VIDEO, part, kit()), lambda _: "<answer>I see nothing.</answer>", kit())
+    outcome, _ = played(
+        caption(VIDEO, part, kit("openo3")), lambda _: "<answer>I see nothing.</answer>", kit("openo3")
+    )
     assert (outcome.kept, outcome.reason) == (False, "no_captions")
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tests.data.build.driving import answer, choice, drive, kit, look, moment
+from tests.data.build.by_hand import choice, driven, kit, look, moment, think
 from tests.video.painting import write_clip
 from timeloupe.data.build.labelling import Labeller
 from timeloupe.data.build.record import BuiltRow
@@ -41,9 +41,9 @@ def test_tries_are_episodes_with_turns_samples_and_a_temperature() -> None:
     tools = kit()
 
     def reply(ask: Ask) -> str:
-        return look((20, 30)) if ask.round == 0 else answer("B" if ask.sample < 3 else "C")
+        return look((20, 30)) if ask.round == 0 else think("B" if ask.sample < 3 else "C")
 
-    outcome, asks, replies = drive(
+    outcome, asks, replies = driven(
         difficulty(choice(), stage(samples=4, temperature=0.7), tools), tools, reply
     )
     assert (outcome.kept, outcome.reason, outcome.detail) == (True, "kept", "3 of 4 right")
@@ -68,8 +68,8 @@ def test_tries_are_episodes_with_turns_samples_and_a_temperature() -> None:
 def test_pass_rates_at_the_bounds(rights: int, options: dict[str, float], reason: str) -> None:
     tools = kit()
     part = stage(samples=4, tools=False, **options)
-    outcome, asks, _ = drive(
-        difficulty(choice(), part, tools), tools, lambda ask: answer("B" if ask.sample < rights else "A")
+    outcome, asks, _ = driven(
+        difficulty(choice(), part, tools), tools, lambda ask: think("B" if ask.sample < rights else "A")
     )
     assert outcome.reason == reason and outcome.kept == (reason == "kept")
     assert len(asks) == 4 and {ask.purpose for ask in asks} == {"single"}
@@ -88,38 +88,38 @@ def test_bounds_that_no_number_of_tries_meets_are_refused() -> None:
 
 def test_a_grounding_has_its_mean_iou() -> None:
     tools = kit()
-    said = {0: answer("[20, 30]"), 1: answer("[20, 40]"), 2: answer("[90, 99]"), 3: "<think>Nothing."}
-    outcome, _, _ = drive(difficulty(moment(), stage(samples=4), tools), tools, lambda ask: said[ask.sample])
+    said = {0: think("[20, 30]"), 1: think("[20, 40]"), 2: think("[90, 99]"), 3: "<think>Nothing."}
+    outcome, _, _ = driven(difficulty(moment(), stage(samples=4), tools), tools, lambda ask: said[ask.sample])
     assert outcome.figures == {"pass_rate": 0.5, "mean_calls": 0.0, "mean_iou": pytest.approx(1.5 / 4)}
     assert outcome.detail == "2 of 4 right, 1 without an answer"
 
 
 def test_a_row_without_a_label_is_not_tried() -> None:
     tools = kit()
-    outcome, asks, _ = drive(difficulty(choice(answer=None), stage(), tools), tools, lambda ask: answer("B"))
+    outcome, asks, _ = driven(difficulty(choice(answer=None), stage(), tools), tools, lambda ask: think("B"))
     assert (outcome.reason, asks) == ("no_label", [])
 
 
 def test_where_the_settings_offer_no_tool_there_is_none() -> None:
     tools = kit(tools=False)
-    _, asks, _ = drive(difficulty(choice(), stage(samples=2), tools), tools, lambda ask: look((1, 2)))
+    _, asks, _ = driven(difficulty(choice(), stage(samples=2), tools), tools, lambda ask: look((1, 2)))
     assert [ask.purpose for ask in asks] == ["single"] * 2
     assert turns_of_a_try(stage(), EpisodeSettings(max_turns=5)) == 5
     assert turns_of_a_try(stage(tools=False), EpisodeSettings(max_turns=5)) == 1
 
 
 REPLIES: dict[str, list[str | Generation]] = {
-    "at once": [answer("B")],
-    "one look": [look((1, 2)), answer("B")],
-    "two segments": [look((1, 2), (3, 4)), answer("A")],
-    "a segment that cannot be cut": [look((90, 95)), answer("B")],
-    "one of two cannot be cut": [look((1, 2), (90, 95)), look((2, 3)), answer("B")],
-    "a call that is refused": [look((3, 2)), answer("B")],
-    "too many segments": [look((0, 1), (1, 2), (2, 3), (3, 4)), answer("B")],
+    "at once": [think("B")],
+    "one look": [look((1, 2)), think("B")],
+    "two segments": [look((1, 2), (3, 4)), think("A")],
+    "a segment that cannot be cut": [look((90, 95)), think("B")],
+    "one of two cannot be cut": [look((1, 2), (90, 95)), look((2, 3)), think("B")],
+    "a call that is refused": [look((3, 2)), think("B")],
+    "too many segments": [look((0, 1), (1, 2), (2, 3), (3, 4)), think("B")],
     "never answers": [look((1, 2)), look((2, 3)), look((3, 4))],
-    "not a reply": ["hello", answer("B")],
-    "cut": [Generation(text="<think>So", finish="length"), answer("B")],
-    "a refused call that was cut": [Generation(text=look((3, 2)), finish="length"), answer("B")],
+    "not a reply": ["hello", think("B")],
+    "cut": [Generation(text="<think>So", finish="length"), think("B")],
+    "a refused call that was cut": [Generation(text=look((3, 2)), finish="length"), think("B")],
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.data.build.stage_driver import asks, kit, played
+from tests.data.build.by_hand import asks, kit, played
 from timeloupe.data.build.stages.evidence import EvidenceStage, box_question, evidence, plain, stretches
 from timeloupe.data.build.steps import Ask, BoxCrop, Outcome, Step
 from timeloupe.grounding import box_iou
@@ -38,7 +38,7 @@ def proven(
     def reply(ask: Ask) -> str:
         return text if ask.purpose == "evidence" else answer("Seen.", "Yes, so." if says(ask) else "No.")
 
-    return played(evidence(example, part, kit()), reply, kit())
+    return played(evidence(example, part, kit("openo3")), reply, kit("openo3"))
 
 
 def test_a_reply_whose_claims_all_hold_stays_as_it_was_said() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.data.build.stage_driver import asks, kit, played, view_of
+from tests.data.build.by_hand import asks, kit, played, view_of
 from timeloupe.data.build.stages.multiseg import MultisegStage, compared, gaps, most_multiseg_asks, multiseg
 from timeloupe.data.build.steps import Ask, Outcome, Skim, Step
 from timeloupe.environment.tools import View
@@ -124,7 +124,7 @@ def test_gaps_are_free_of_segments_and_long_enough(
     pairs: list[tuple[int, int]], gap_seconds: int, margin: int
 ) -> None:
     held = spans(*((start, start + length) for start, length in pairs))
-    skim = view_of(Skim())
+    skim = view_of(Skim(), 100.0)
     assert isinstance(skim, View)
     part = MultisegStage(kind="multiseg", gap_seconds=gap_seconds, gap_margin_seconds=margin)
     unseen = gaps(held, skim, part)
