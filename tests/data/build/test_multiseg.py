@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.data.build.by_hand import asks, kit, played, view_of
+from tests.data.build.by_hand import MOMENT, asks, kit, played, think, view_of
 from timeloupe.data.build.stages.multiseg import MultisegStage, compared, gaps, most_multiseg_asks, multiseg
-from timeloupe.data.build.steps import Ask, Outcome, Skim, Step
+from timeloupe.data.build.steps import Ask, Outcome, Reply, Skim, Step
+from timeloupe.data.build.yes_no import says_yes
 from timeloupe.environment.tools import View
 from timeloupe.grounding import overlap_seconds, set_iou
 from timeloupe.prompt.segments import parse_segments
-from timeloupe.trajectory import Example, Segment
+from timeloupe.trajectory import Example, Generation, Segment
 from timeloupe.world.encode import world_examples
 from timeloupe.world.labeller import OracleErrors
 from timeloupe.world.labeller_multiseg import every_reply, visible_reply
@@ -174,3 +175,17 @@ def test_the_oracle_names_all_times_and_errs_as_told() -> None:
     inside, outside = row.segments[0].start_seconds, row.segments[-1].end_seconds
     assert visible(inside) and not visible(outside)
     assert not visible(inside, wrong_answer=1.0) and visible(outside, wrong_answer=1.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "yes"),
+    [
+        ("yes", True), ("Yes, a dog.", True), ("**Yes**", True), ("__yes__", True), ("yes, no other cup", True),
+        ("yes or no", False), ("Yes/No", False), ("yes and no", False), ("no", False), ("yesterday", False),
+        ("it is: yes", False), ("", False),
+    ],
+)  # fmt: skip
+def test_only_a_plain_yes_is_one(text: str, yes: bool) -> None:
+    generation = Generation(text=think(text))
+    assert says_yes(Reply(generation, kit().read(generation, MOMENT))) is yes
+    assert not says_yes(Reply(Generation(text=text), kit().read(Generation(text=text), MOMENT)))

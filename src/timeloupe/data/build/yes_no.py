@@ -6,12 +6,10 @@ import re
 
 from timeloupe.data.build.steps import Reply
 
-_FIRST_WORD = re.compile(r"[^\w]*(\w+)")
+_YES = re.compile(r"[\W_]*yes(?![^\W_])(?!\s*(?:and|or|/|\|)\s*no\b)", re.IGNORECASE)
+"""``Yes or no`` is the question said again, and ``yes and no`` is neither."""
 
 
 def says_yes(reply: Reply) -> bool:
     """Return whether a reply's answer begins with ``yes``; anything else, and no answer at all, is a no."""
-    if reply.answer is None:
-        return False
-    word = _FIRST_WORD.match(reply.answer.text)
-    return word is not None and word.group(1).casefold() == "yes"
+    return reply.answer is not None and _YES.match(reply.answer.text) is not None
