@@ -256,7 +256,9 @@ def test_there_is_one_writer_however_many_try(tmp_path: Path) -> None:
     assert max(most) == 1
 
 
-def test_a_folder_taken_away_as_it_is_made_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_taken_away_as_it_is_made_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real, raised = Path.mkdir, []
 
     def mkdir(path: Path, *args: Any, **kwargs: Any) -> None:

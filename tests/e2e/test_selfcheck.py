@@ -67,7 +67,7 @@ def test_each_fault_is_named_and_no_other(
         assert {one["verdict"] for one in document["checks"]} == {"ok"}
 
 
-@pytest.mark.parametrize("fault", ["none", "times_dropped", "indices_for_seconds", "order_reversed"])
+@pytest.mark.parametrize("fault", ["none", "times_dropped"])
 def test_frames_as_images_are_checked_too(
     faulty: SetFault, fault: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,12 +76,11 @@ def test_frames_as_images_are_checked_too(
     assert code == (fault != "none")
 
 
-@pytest.mark.parametrize("fault", ["none", "clock_ignored"])
 def test_replies_alone_are_enough_where_nothing_is_counted(
-    faulty: SetFault, fault: str, capsys: pytest.CaptureFixture[str]
+    faulty: SetFault, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, document = check(faulty(fault, bare=True), *FORMS["video"], capsys=capsys)
-    assert named(document) == FINDINGS[fault] | {"usage_missing", "logprobs_missing"}, document
+    _, document = check(faulty("clock_ignored", bare=True), *FORMS["video"], capsys=capsys)
+    assert named(document) == {"clock_ignored", "usage_missing", "logprobs_missing"}, document
     (room,) = (one for one in document["checks"] if one["name"] == "room")
     assert room["verdict"] == "cannot tell" and "token counts" in room["seen"]
 

@@ -107,6 +107,6 @@ def test_hostile_replies(text: str) -> None:
 
 
 @pytest.mark.parametrize("bomb", BOMBS, ids=range(len(BOMBS)))
-def test_a_megabyte_is_read_in_linear_time(bomb: str) -> None:
+def test_a_quarter_megabyte_is_read_in_linear_time(bomb: str) -> None:
     assert read_ballot(f"<think>{bomb}</think><answer>{bomb}</answer>").letter is None
     assert all(found.label for found in read_evidence(bomb))

@@ -21,16 +21,16 @@ def texts() -> st.SearchStrategy[str]:
     return st.lists(st.one_of(st.sampled_from(PIECES), free), max_size=14).map("".join)
 
 
-def _megabyte(piece: str) -> str:
-    return piece * (1_000_000 // len(piece))
+def _quarter_megabyte(piece: str) -> str:
+    return piece * (250_000 // len(piece))
 
 
 BOMBS = [
-    _megabyte(piece)
+    _quarter_megabyte(piece)
     for piece in (
         "<think>", "</think>", "</think> ", "<answer>", "</think><answer>", "<tool_call>", "[", "{", "<t>", "<t>1", "1",
         "1 ", "<obj>a</obj><box>[1]</box>", "<obj>", "<obj>a</obj><box>[", "<box>[", "<box>[1,2,3,4]</box>", "at<t>",
         f"<obj>{'a' * 150}</obj><box>[1,2,3,4]</box>at<t>1</t>s", " ", "y", "C ", "\n", "<t>1</t>s to ",
         "</obj><box>[]</box>at<t>",
     )
-] + [f"<t>{'1' * 1_000_000}", f"<obj>a</obj><box>{'[' * 1_000_000}]</box>at<t>1</t>s"]  # fmt: skip
+] + [f"<t>{'1' * 250_000}", f"<obj>a</obj><box>{'[' * 250_000}]</box>at<t>1</t>s"]  # fmt: skip

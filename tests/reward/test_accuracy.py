@@ -117,7 +117,7 @@ def test_every_part_is_in_its_range_whatever_is_said(text: str) -> None:
 
 
 @pytest.mark.parametrize("bomb", BOMBS, ids=range(len(BOMBS)))
-def test_a_megabyte_is_read_in_linear_time(bomb: str) -> None:
+def test_a_quarter_megabyte_is_read_in_linear_time(bomb: str) -> None:
     for example in (QA, OPEN):
         assert accuracy.answer(episode(example, [answer(bomb)]), NOW) == 0
     assert accuracy.first_letter(bomb) in {"", *bomb}

@@ -244,7 +244,7 @@ def test_parts_are_finite_and_in_range(text: str) -> None:
 
 
 @pytest.mark.parametrize("number", range(len(BOMBS)))
-def test_a_megabyte_is_answered(number: int) -> None:
+def test_a_quarter_megabyte_is_answered(number: int) -> None:
     half = BOMBS[number][:500_000]
     for text in (BOMBS[number], answer(half, half), answer(half, "1.0" * 10), answer("1.0-2.0", half)):
         assert score_format(text, timestamps=True) in (0.0, 0.2, 0.6, 1.0)

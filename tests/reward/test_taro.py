@@ -188,7 +188,7 @@ def test_parts_are_finite_and_in_range(text: str) -> None:
 
 
 HOSTILE_ANSWERS = [
-    piece * (1_000_000 // len(piece))
+    piece * (250_000 // len(piece))
     for piece in (
         "1",
         "1.",
@@ -202,14 +202,14 @@ HOSTILE_ANSWERS = [
         "<answer>1s to ",
     )
 ] + [
-    "1" * 500_000 + "s to " + "2" * 500_000,
+    "1" * 125_000 + "s to " + "2" * 500_000,
     "1." * 250_000 + "s to " + "2." * 250_000 + "s",
     " to 1s" * 100_000,
 ]
 
 
 @pytest.mark.parametrize("number", range(len(BOMBS) + len(HOSTILE_ANSWERS)))
-def test_a_megabyte_is_answered(number: int) -> None:
+def test_a_quarter_megabyte_is_answered(number: int) -> None:
     text = BOMBS[number] if number < len(BOMBS) else HOSTILE_ANSWERS[number - len(BOMBS)]
     # One part that reads all that the others read; what they make of it is tried on short texts.
     for reply in (text, answer(text)):

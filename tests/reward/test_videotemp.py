@@ -233,7 +233,7 @@ def test_every_part_is_in_its_range_whatever_is_said(replies: list[str], example
 
 
 @pytest.mark.parametrize("bomb", BOMBS, ids=range(len(BOMBS)))
-def test_a_megabyte_is_read_in_linear_time(bomb: str) -> None:
+def test_a_quarter_megabyte_is_read_in_linear_time(bomb: str) -> None:
     has_release_format([bomb, f"<think>{bomb}</think><answer>{bomb}</answer>"], TOOL)
     assert segments_iou(paired_numbers(bomb), spans((1, 2), (3, 4))) <= 1
     for example in (QA, WHEN):

@@ -198,11 +198,8 @@ def _legend(labels: Sequence[str], top: float) -> tuple[str, int]:
 
 
 def one_line(text: str) -> str:
-    """Return text on one line, without signs that are not shown or that turn text around."""
-    return "".join(
-        sign if not unicodedata.category(sign).startswith("C") and sign not in "\u2028\u2029" else " "
-        for sign in text
-    )
+    """Return text on one line: signs that are not shown or turn text around, and blanks of any kind, become blanks."""
+    return "".join(" " if unicodedata.category(sign)[0] in "CZ" else sign for sign in text)
 
 
 def _text(x: float, y: float, words: str, anchor: str, kind: str = "") -> str:
