@@ -215,6 +215,12 @@ def test_a_megabyte_in_one_word_and_an_id_of_signs(tab: Tab) -> None:
     assert len(thought.inner_text()) < 3000
     page.locator(".turn .more").first.click()
     tab.until("document.querySelector('.thought').textContent.length > 1000000")
+    expect(page.locator(".strip img").first).to_be_visible()  # the pictures came, and all was laid out again
+    page.set_viewport_size({"width": 1200, "height": 1000})
+    page.wait_for_timeout(200)
+    page.set_viewport_size({"width": 1400, "height": 1000})
+    page.wait_for_timeout(200)
+    assert page.evaluate("document.querySelector('.thought').textContent.length") > 1_000_000, "it folded back"
     assert page.evaluate("document.documentElement.scrollWidth") <= 1400
     page.keyboard.press("o")
     expect(page.locator("details pre").first).to_contain_text("<b>xxx")

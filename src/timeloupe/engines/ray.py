@@ -155,7 +155,6 @@ def _flag() -> Any:
     """Return an actor that says whether the build was stopped: nothing else reaches work that has begun."""
     import ray
 
-    @ray.remote(num_cpus=0)
     class Flag:
         def __init__(self) -> None:
             self.up = False
@@ -166,7 +165,8 @@ def _flag() -> Any:
         def is_set(self) -> bool:
             return self.up
 
-    return Flag.remote()
+    actor: Any = ray.remote(num_cpus=0)(Flag)
+    return actor.remote()
 
 
 def _tell(stop: threading.Event, told: threading.Event, flag: Any) -> None:

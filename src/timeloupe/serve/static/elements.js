@@ -77,13 +77,22 @@ function piecesOf(text) {
   return pieces;
 }
 
+// Long texts that the reader has asked for whole: an episode is laid out again when its pictures come or the window changes.
+const whole = new Set();
+
 // A model may say a megabyte in one word: the first part is shown, and the rest on demand.
 function long(tag, className, text, most = 6000) {
-  const made = make(tag, className, cut(text, most));
+  const made = make(tag, className, whole.has(text) ? "" : cut(text, most));
   made.dir = "auto";
   if (text.length <= most) return made;
+  const showAll = () => made.replaceChildren(...piecesOf(text).map((piece) => make("span", "piece", piece)));
+  if (whole.has(text)) {
+    showAll();
+    return make("div", "long", made);
+  }
   const all = button("more", `Show all ${text.length.toLocaleString("en")} characters`, () => {
-    made.replaceChildren(...piecesOf(text).map((piece) => make("span", "piece", piece)));
+    whole.add(text);
+    showAll();
     all.remove();
   });
   return make("div", "long", made, all);

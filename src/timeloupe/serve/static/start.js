@@ -55,6 +55,7 @@ function leaveEpisode() {
   shown.stage?.end();
   shown.stage = null;
   shown.episodes = [];
+  whole.clear();
   $("preview").hidden = true;
 }
 
