@@ -220,7 +220,9 @@ def test_a_megabyte_in_one_word_and_an_id_of_signs(tab: Tab) -> None:
     page.wait_for_timeout(200)
     page.set_viewport_size({"width": 1400, "height": 1000})
     page.wait_for_timeout(200)
-    assert page.evaluate("document.querySelector('.thought').textContent.length") > 1_000_000, "it folded back"
+    assert page.evaluate("document.querySelector('.thought').textContent.length") > 1_000_000, (
+        "it folded back"
+    )
     assert page.evaluate("document.documentElement.scrollWidth") <= 1400
     page.keyboard.press("o")
     expect(page.locator("details pre").first).to_contain_text("<b>xxx")

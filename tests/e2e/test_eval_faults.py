@@ -195,6 +195,20 @@ def test_a_stalled_server_costs_the_deadline_and_is_counted(
     assert all(row["turns"] == whole[key]["turns"] for key, row in steady_rows(tmp_path / "run").items())
 
 
+def test_a_server_that_goes_away_is_waited_for(world: Path, calm: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with serving(module="quick_server") as first:
+        words = [*words_for(world, first.url, folder), "--concurrency", "8", "--retries", "1"]
+        process = fork(words, tmp_path / "said")
+        process.wait_for(lambda: num_rows(folder) >= 3)
+    process.wait_for(lambda: "waiting for it, at most 600 s" in process.said)
+    lines = (folder / "trajectories.jsonl").read_bytes().count(b"\n")
+    with serving("--port", first.url.removesuffix("/v1").rsplit(":", 1)[1], module="quick_server"):
+        assert process.end() == 0, process.said
+    assert 3 <= lines < len(steady_rows(calm)), "the server went away too late"
+    assert steady_rows(folder) == steady_rows(calm)
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_kills_at_random_moments_change_nothing(
     world: Path, quick: Server, calm: Path, tmp_path: Path, seed: int

@@ -77,6 +77,35 @@ def test_a_video_that_cannot_be_read_is_not_tried_again(tmp_path: Path) -> None:
     assert not worth_retrying(episode(jobs_of(1)[0]))
 
 
+def test_a_round_waits_for_a_server_that_answered_before(tmp_path: Path) -> None:
+    run = create_run(tmp_path, {"command": "eval"})
+    probes = iter([False, False, True, True])
+    told: list[str] = []
+    pace = Pace(1, 1, 2, wait_seconds=0, patience_seconds=60)
+    flaky = Flaky({"q1": 2})
+    run_episodes(
+        jobs_of(2), run, flaky, pace, is_there=lambda: next(probes), on_away=lambda: told.append("away")
+    )
+    assert [one.stop for one in run] == [StopReason.ANSWERED] * 2
+    assert told == ["away"] and next(probes, "all were used") == "all were used"
+
+
+def test_patience_ends_and_a_server_that_never_answered_gets_none(tmp_path: Path) -> None:
+    def never() -> bool:
+        raise AssertionError("nobody answered, so nobody is asked for")
+
+    dead = create_run(tmp_path / "dead", {"command": "eval"})
+    run_episodes(jobs_of(2), dead, Flaky({"q0": 9, "q1": 9}), Pace(1, 1, 2, 0, 60), is_there=never)
+    assert {one.stop for one in dead} == {StopReason.INFRASTRUCTURE}
+    gone = create_run(tmp_path / "gone", {"command": "eval"})
+    probes: list[float] = []
+    run_episodes(
+        jobs_of(2), gone, Flaky({"q1": 9}), Pace(1, 1, 2, 0.01, 0.05),
+        is_there=lambda: bool(probes.append(time.monotonic())),
+    )  # fmt: skip
+    assert [one.stop for one in gone] == [StopReason.ANSWERED, StopReason.INFRASTRUCTURE] and len(probes) >= 2
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_what_is_stopped_goes_on_later(tmp_path: Path, threads: int) -> None:
     run = create_run(tmp_path, {"command": "eval"})
@@ -138,7 +167,10 @@ def test_what_others_have_played_is_kept_when_one_thread_fails(tmp_path: Path) -
     assert [one.example.id for one in run] == ["q0", "q2"]
 
 
-@pytest.mark.parametrize("change", [{"threads": 0}, {"batch": 0}, {"retries": -1}, {"wait_seconds": -1.0}])
+@pytest.mark.parametrize(
+    "change",
+    [{"threads": 0}, {"batch": 0}, {"retries": -1}, {"wait_seconds": -1.0}, {"patience_seconds": -1.0}],
+)
 def test_a_pace_out_of_range_is_refused(change: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="runner"):
         Pace(**change)  # type: ignore[arg-type]

@@ -72,6 +72,20 @@ def test_a_server_that_is_not_there_or_hangs_says_nothing() -> None:
         assert OpenAIPolicy(server.url, "m", timeout_seconds=0.3).server_facts() == NOTHING
 
 
+@pytest.mark.parametrize(
+    ("status", "there"), [(200, True), (401, True), (404, True), (500, True), (502, False), (503, False)]
+)
+def test_a_server_is_there_when_it_answers_and_a_gateway_alone_is_none(status: int, there: bool) -> None:
+    with answering(lambda request: request.reply(b"no JSON", status)) as server:
+        assert OpenAIPolicy(server.url, "m").is_there() is there
+    assert not OpenAIPolicy(server.url, "m").is_there()
+
+
+def test_a_server_that_hangs_is_not_there() -> None:
+    with answering(lambda request: request.server_state.ended.wait() and None) as server:
+        assert not OpenAIPolicy(server.url, "m", timeout_seconds=0.3).is_there()
+
+
 def request(give_up_at: float | None) -> GenerationRequest:
     return GenerationRequest(messages=(Message(role="user", parts=(Text(text="?"),)),), give_up_at=give_up_at)
 

@@ -139,6 +139,14 @@ def evaluate(
     retries: Annotated[
         int, typer.Option(min=0, help="Rounds for episodes that a machine's fault ended.")
     ] = 3,
+    patience: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="Before each such round wait at most so long for a server that went away.",
+        ),
+    ] = 600.0,
     fail_on_error: Annotated[
         float,
         typer.Option(

@@ -33,8 +33,9 @@ NOTE_SECONDS = 1.0
 """How often the seconds of a session are written down while it plays."""
 
 MACHINE_FLAGS = (
-    "base_url", "api_key_env", "timeout", "episode_deadline", "threads", "concurrency", "retries", "fail_on_error",
-    "price", "cache_dir", "cache_bytes", "mode", "videos", "samples", "vote", "scorer_base_url", "scorer_model",
+    "base_url", "api_key_env", "timeout", "episode_deadline", "threads", "concurrency", "retries", "patience",
+    "fail_on_error", "price", "cache_dir", "cache_bytes", "mode", "videos", "samples", "vote", "scorer_base_url",
+    "scorer_model",
 )  # fmt: skip
 
 
@@ -198,7 +199,10 @@ class Session:
         if jobs:
             self._note_server()
         size = flags["concurrency"]
-        pace = Pace(size if served else 1, 1 if served else size, flags["retries"])
+        pace = Pace(
+            size if served else 1, 1 if served else size, flags["retries"], patience_seconds=flags["patience"]
+        )
+        is_there = getattr(self.policy.policy, "is_there", None)
         stop = threading.Event()
         began = noted = time.perf_counter()
 
@@ -215,12 +219,21 @@ class Session:
                 two_stages(stop, self.console),
                 Progress(self.questions, len(jobs), self.console) as progress,
             ):
-                return run_episodes(jobs, run, self._play_batch(), pace, stop=stop, on_played=on_played)
+                return run_episodes(
+                    jobs, run, self._play_batch(), pace, stop=stop, on_played=on_played, is_there=is_there,
+                    on_away=self._tell_away,
+                )  # fmt: skip
         except (KeyboardInterrupt, OSError) as error:  # such as a disk without room
             self.tell_resume("interrupted" if isinstance(error, KeyboardInterrupt) else "broken off")
             raise
         finally:
             self._note_session(before + time.perf_counter() - began)
+
+    def _tell_away(self) -> None:
+        self.console.print(
+            f"the server does not answer: waiting for it, at most {self.flags['patience']:g} s (--patience); "
+            "Ctrl-C ends the run, --resume goes on with it"
+        )
 
     def tell_resume(self, why: str) -> None:
         """Say how the run goes on."""

@@ -4,8 +4,8 @@ A model in this process plays lockstep batches in one thread; a served one plays
 none waits for another. What an episode gets does not depend on that: its seeds derive from its own id.
 
 Machine's faults (a dead server, a stalled one, an answer that is no JSON) are played again after all others, in rounds,
-later and later. What still fails is written down as an episode without a score. A video that cannot be read is not
-played again: it will not get better.
+later and later, and no round begins while a server that answered before is away, within patience. What still fails is
+written down as an episode without a score. A video that cannot be read is not played again: it will not get better.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ Job = tuple[Example, int]
 PlayBatch = Callable[[Sequence[Job]], list[Trajectory]]
 
 MAX_WAIT_SECONDS = 60.0
+MAX_PROBE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -38,17 +39,19 @@ class Pace:
         batch: Episodes of a batch, >= 1.
         retries: Further rounds for episodes that a machine's fault ended, >= 0.
         wait_seconds: Before the first of them; each further wait is twice as long, up to ``MAX_WAIT_SECONDS``.
+        patience_seconds: Longest further wait before each of them, for a server that answered before and is away.
     """
 
     threads: int = 1
     batch: int = 1
     retries: int = 3
     wait_seconds: float = 2.0
+    patience_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value, least in (
             ("threads", self.threads, 1), ("batch", self.batch, 1), ("retries", self.retries, 0),
-            ("wait_seconds", self.wait_seconds, 0),
+            ("wait_seconds", self.wait_seconds, 0), ("patience_seconds", self.patience_seconds, 0),
         ):  # fmt: skip
             if value < least:
                 raise boundary(f"{name} of the runner", value, f">= {least}")
@@ -75,6 +78,11 @@ class Tally:
         """Episodes that are not in the run: the call was stopped."""
         return self.wanted - self.written
 
+    @property
+    def answered(self) -> bool:
+        """Whether the model has said anything."""
+        return self.written > self.stops[StopReason.INFRASTRUCTURE]
+
 
 OnPlayed = Callable[[Trajectory, Tally], None]
 """Called with every episode that was written."""
@@ -88,6 +96,8 @@ def run_episodes(
     *,
     stop: threading.Event | None = None,
     on_played: OnPlayed | None = None,
+    is_there: Callable[[], bool] | None = None,
+    on_away: Callable[[], None] | None = None,
 ) -> Tally:
     """Play jobs and append their episodes to a run, in the order in which they end.
 
@@ -98,6 +108,8 @@ def run_episodes(
         pace: How.
         stop: Once it is set no further batch begins; those under way are waited for.
         on_played: Called in this thread.
+        is_there: Whether the server answers; ``None`` = there is none to wait for.
+        on_away: Called when a round begins to wait for the server.
 
     Returns:
         What came of them; ``left`` > 0 if ``stop`` was set.
@@ -112,6 +124,8 @@ def run_episodes(
     for round_number in range(pace.retries + 1):
         if round_number and pending:
             stop.wait(min(pace.wait_seconds * 2 ** (round_number - 1), MAX_WAIT_SECONDS))
+            if is_there is not None and tally.answered:  # a wrong address will not get better
+                _await_server(is_there, pace, stop, on_away)
         again: list[Job] = []
         batches = [pending[at : at + pace.batch] for at in range(0, len(pending), pace.batch)]
         for job, trajectory in in_threads(batches, play_batch, pace.threads, stop):
@@ -128,6 +142,20 @@ def run_episodes(
         if stop.is_set() or not pending:
             break
     return tally
+
+
+def _await_server(
+    is_there: Callable[[], bool], pace: Pace, stop: threading.Event, on_away: Callable[[], None] | None
+) -> None:
+    """Return once the server is there, or patience has ended."""
+    end = time.monotonic() + pace.patience_seconds
+    pause = pace.wait_seconds
+    while not stop.is_set() and time.monotonic() < end and not is_there():
+        if on_away is not None:
+            on_away()
+            on_away = None
+        stop.wait(max(0.0, min(pause, end - time.monotonic())))
+        pause = min(2 * pause, MAX_PROBE_SECONDS)
 
 
 def worth_retrying(trajectory: Trajectory) -> bool:

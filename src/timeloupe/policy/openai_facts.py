@@ -1,4 +1,5 @@
-"""What a server says of itself, for a run's card. Nothing here fails: what is not said is ``None``."""
+"""What a server says of itself, for a run's card, and whether it is there. Nothing here fails: what is not said is
+``None``."""
 
 from __future__ import annotations
 
@@ -16,6 +17,9 @@ FACTS_SECONDS = 10.0
 """How long a server has to say who it is."""
 
 MAX_TEXT = 200
+AWAY = (502, 503, 504)
+"""What a gateway says for a server that is down or still loading its model."""
+
 _OF_MODEL = ("id", "root", "revision", "owned_by", "max_model_len")
 
 
@@ -54,6 +58,24 @@ async def server_facts(
     except (TimeoutError, openai.OpenAIError):
         pass  # a card may lack them; whether the server plays is for the episodes to say
     return found
+
+
+async def is_there(reach: Mapping[str, Any], seconds: float = FACTS_SECONDS) -> bool:
+    """Return whether a server answers: with anything but a status of ``AWAY``.
+
+    Args:
+        reach: The arguments of ``make_client``.
+        seconds: How long it has.
+    """
+    limits = {"max_retries": 0, "timeout_seconds": min(seconds, reach["timeout_seconds"])}
+    try:
+        async with asyncio.timeout(seconds), make_client(**{**reach, **limits}) as client:
+            await client.get(f"{reach['url']}/models", cast_to=http_package.Response)
+    except openai.APIStatusError as error:
+        return error.status_code not in AWAY
+    except (TimeoutError, openai.OpenAIError):
+        return False
+    return True
 
 
 async def _get(client: openai.AsyncOpenAI, url: str, scrub: Scrubber) -> tuple[str | None, Any]:

@@ -19,7 +19,7 @@ from timeloupe.errors import ConfigError, boundary
 from timeloupe.model.never_sampled import in_ranges
 from timeloupe.policy.base import GenerationRequest
 from timeloupe.policy.openai_errors import Scrubber, explain, parse_json, said_by_server
-from timeloupe.policy.openai_facts import server_facts
+from timeloupe.policy.openai_facts import is_there, server_facts
 from timeloupe.policy.openai_http import RequestLoop, make_client, split_url
 from timeloupe.policy.openai_reply import BadReply, read_reply
 from timeloupe.policy.openai_wire import (
@@ -145,6 +145,10 @@ class OpenAIPolicy:
     def server_facts(self) -> dict[str, Any]:
         """Return what the server says of itself: ``name``, ``version``, ``model``; ``None`` for what it does not."""
         return self._requests.run(lambda _: server_facts(self._reach, self._model, self._scrub))
+
+    def is_there(self) -> bool:
+        """Return whether the server answers now; it has ``openai_facts.FACTS_SECONDS``."""
+        return self._requests.run(lambda _: is_there(self._reach))
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
         """Return one generation per request, in order; a machine's fault is ``finish="error"``.
