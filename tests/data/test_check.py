@@ -297,6 +297,9 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
 def test_videos_are_there_and_as_long_as_annotated(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     write_clip(tmp_path / "deep" / "good.mp4", num_frames=30, fps=10)
+    for size in ("240p", "480p"):
+        (tmp_path / size).mkdir()
+        (tmp_path / size / "two.mp4").write_bytes((tmp_path / "deep" / "good.mp4").read_bytes())
     (tmp_path / "broken.mp4").write_bytes(b"no video" * 100)
     good = replace(MOMENT, id="g", video="good", duration_seconds=3.9)
     rows = [
@@ -307,6 +310,8 @@ def test_videos_are_there_and_as_long_as_annotated(tmp_path: Path) -> None:
         replace(good, id="inside", video="x/good", duration_seconds=99.0, clip=(1.0, 3.5)),
         replace(good, video="broken.mp4"),
         replace(good, video="gone.mp4"),
+        replace(good, video="two.mp4"),
+        replace(good, id="fits", video="made/480p/two.mp4"),
     ]
     seen: list[tuple[int, int]] = []
     found = {
@@ -314,11 +319,12 @@ def test_videos_are_there_and_as_long_as_annotated(tmp_path: Path) -> None:
     }
     assert {check: one.rows for check, one in found.items()} == {
         "missing_video": ("gone.mp4",),
+        "ambiguous_video": ("two.mp4",),
         "unreadable_video": ("broken.mp4",),
         "duration_mismatch": ("elsewhere/good.mp4", "good.webm"),
     }
     assert "is 3.00 s long, annotated as 4.20 s" in found["duration_mismatch"].example
-    assert seen == [(n, 7) for n in range(1, 8)]
+    assert seen == [(n, 9) for n in range(1, 10)]
     with pytest.raises(MissingError):
         check_videos(rows, tmp_path / "none")
 

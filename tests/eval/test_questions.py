@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from timeloupe.environment.settings import make_settings
+from timeloupe.errors import ConfigError
 from timeloupe.eval.plan import shown_of
 from timeloupe.eval.questions import load_questions
 from timeloupe.eval.registry import benchmark
@@ -32,6 +33,19 @@ def test_a_missing_video_is_none_of_the_working_folder(
     assert found.missing == ("elsewhere.mp4", "/gone/far.mp4")
     named = [Path(one.video) for one in found.examples]
     assert named == [videos / "here.mp4", videos / "elsewhere.mp4", Path("/gone/far.mp4")]
+
+
+def test_a_video_that_may_be_one_of_several_files_is_refused(tmp_path: Path) -> None:
+    for folder in ("240p", "480p"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "v.mp4").touch()
+    with pytest.raises(ConfigError, match="2 files below .* may be the video 'v': .*240p/v.mp4.*480p/v.mp4"):
+        load_questions(benchmark("tvgbench"), rows_about(tmp_path, "v"))
+    found = load_questions(benchmark("tvgbench"), rows_about(tmp_path, "480p/v", "made\\240p\\v.mkv"))
+    assert [Path(one.video).parent.name for one in found.examples] == ["480p", "240p"]
+    (tmp_path / "v.mkv").touch()
+    (found,) = load_questions(benchmark("tvgbench"), rows_about(tmp_path, "v.mkv")).examples
+    assert Path(found.video) == tmp_path / "v.mkv"
 
 
 @pytest.mark.parametrize("name", ["x" * 5000 + ".mp4", "a\x00b.mp4", "名" * 200, "", ".."])

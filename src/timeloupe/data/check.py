@@ -32,6 +32,7 @@ CHECKS: dict[str, tuple[str, str]] = {
     "ambiguous_answer": (ERROR, "the right option's text stands at several letters"),
     "malformed_answer": (ERROR, "the answer begins as a list and is none"),
     "missing_video": (ERROR, "no such video in the folder"),
+    "ambiguous_video": (ERROR, "several files in the folder have the video's name, and none its path"),
     "unreadable_video": (ERROR, "the video cannot be opened, or none of it decoded"),
     "duration_mismatch": (
         ERROR,

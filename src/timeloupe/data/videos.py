@@ -30,13 +30,17 @@ def check_videos(rows: Sequence[Row], folder: Path, on_video: OnVideo | None = N
     of_video: dict[str, list[Row]] = {}
     for row in rows:
         of_video.setdefault(row.video, []).append(row)
-    faults: dict[str, list[Fault]] = {"missing_video": [], "unreadable_video": [], "duration_mismatch": []}
+    faults: dict[str, list[Fault]] = {
+        "missing_video": [], "ambiguous_video": [], "unreadable_video": [], "duration_mismatch": [],
+    }  # fmt: skip
     for number, (video, some) in enumerate(of_video.items(), 1):
-        path = videos.find(video)
-        if path is None:
-            faults["missing_video"].append((video, f"not below {folder}"))
-        else:
-            _look(video, path, some, faults)
+        match videos.candidates(video):
+            case []:
+                faults["missing_video"].append((video, f"not below {folder}"))
+            case [path]:
+                _look(video, path, some, faults)
+            case [one, two, *_]:
+                faults["ambiguous_video"].append((video, f"may be {one} or {two}"))
         if on_video is not None:
             on_video(number, len(of_video))
     return findings(faults)

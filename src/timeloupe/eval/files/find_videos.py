@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from timeloupe.errors import MissingError
+from timeloupe.errors import ConfigError, MissingError
 
 
 def video_key(video: str) -> str:
@@ -36,16 +37,43 @@ class VideoFolder:
         if not folder.is_dir():
             raise MissingError(f"no folder of videos at {str(folder)!r}")
         self.folder = folder
-        self._by_key: dict[str, Path] = {}
+        self._named: dict[str, list[Path]] = {}
+        self._keyed: dict[str, list[Path]] = {}
         for file in sorted(folder.rglob("*")):
             if file.is_file():
-                self._by_key.setdefault(video_key(file.name), file)
-                self._by_key.setdefault(file.name, file)
+                self._named.setdefault(file.name, []).append(file)
+                self._keyed.setdefault(video_key(file.name), []).append(file)
 
-    def find(self, video: str) -> Path | None:
-        """Return the file of that path below the folder, else the file of that name anywhere below it, with or
-        without a video suffix; ``None`` if there is none."""
+    def candidates(self, video: str) -> list[Path]:
+        """Return the files that may be meant: the one of that path below the folder, else those of that name anywhere
+        below it, with or without a video suffix. Of several those are left that have most of the path's last folders.
+        """
         named = self.folder / video
         if video and is_file(named):
-            return named
-        return self._by_key.get(Path(video).name) or self._by_key.get(video_key(video))
+            return [named]
+        *folders, name = video.replace("\\", "/").split("/")
+        found = self._named.get(name) or self._keyed.get(video_key(name), [])
+        alike = [_common_tail(file.parts[:-1], folders) for file in found]
+        return [file for file, length in zip(found, alike, strict=True) if length == max(alike)]
+
+    def find(self, video: str) -> Path | None:
+        """Return the file that is meant; ``None`` if there is none.
+
+        Raises:
+            ConfigError: It may be one of several.
+        """
+        found = self.candidates(video)
+        if len(found) > 1:
+            raise ConfigError(
+                f"{len(found)} files below {str(self.folder)!r} may be the video {video!r}: {str(found[0])!r} and "
+                f"{str(found[1])!r} are two; name a folder that holds one of them, or give its path in the annotations"
+            )
+        return found[0] if found else None
+
+
+def _common_tail(one: Sequence[str], other: Sequence[str]) -> int:
+    """Return how many parts two paths have in common, from their ends."""
+    length = 0
+    while length < min(len(one), len(other)) and one[-1 - length] == other[-1 - length]:
+        length += 1
+    return length
