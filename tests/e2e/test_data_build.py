@@ -16,6 +16,7 @@ import pytest
 
 from tests.data.build.rows import steady_products, steady_rows
 from timeloupe.cli.main import main
+from timeloupe.data.build.stages.leaks import training
 
 COMMAND = Path(sys.executable).with_name("timeloupe")
 
@@ -186,6 +187,42 @@ def test_rows_and_templates_that_changed_are_refused(home: Path) -> None:
     (home / "corrected.jsonl").write_text("".join([json.dumps(changed) + "\n", *rows[1:4]]), encoding="utf-8")
     refused = run(home, "corrected", "--resume", *words)
     assert refused.code == 2 and "another configuration (source_sha256: there" in refused.stderr
+
+
+def test_files_that_a_recipe_names_and_that_changed_are_refused(home: Path) -> None:
+    truth = home / "other_truth.jsonl"
+    truth.write_bytes((home / "truth.jsonl").read_bytes())
+    train = home / "train.jsonl"
+    rows = (home / "examples.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    train.write_text(rows[0], encoding="utf-8")
+    words = ["--limit", "2", "--set", f"labeller.truth={truth}"]
+    words += ["--set", f"stages=[{{kind='direct'}}, {{kind='bench', train=['{train}']}}]"]
+    assert run(home, "named", *words).code == 0
+    assert run(home, "named", "--resume", *words).code == 0
+    for file, key in ((truth, "labeller.truth"), (train, "bench.train")):
+        before = file.read_bytes()
+        other_order = b"".join(reversed(before.splitlines(keepends=True)))
+        file.write_bytes(other_order if file == truth else before + rows[1].encode())
+        training.cache_clear()  # it is another process that resumes a build
+        refused = run(home, "named", "--resume", *words)
+        assert refused.code == 2 and f"another configuration (files_sha256.{key}: there" in refused.stderr
+        file.write_bytes(before)
+
+
+def test_a_missing_video_is_a_row_with_its_reason_until_it_is_there(home: Path, calm: Path) -> None:
+    video = min((home / "videos").glob("*.mp4"))
+    away = video.with_suffix(".away")
+    video.rename(away)
+    try:
+        found = run(home, "lacking")
+    finally:
+        away.rename(video)
+    assert found.code == 0 and "1 videos are not there, such as" in found.stderr
+    reasons = json.loads((home / "lacking" / "summary.json").read_text(encoding="utf-8"))["stages"]["direct"]
+    assert reasons["items"] == 20 and 0 < reasons["reasons"]["video"] < 20
+    again = run(home, "lacking", "--resume", "--retry-videos")
+    assert again.code == 0 and "not there" not in again.stderr
+    same(home / "lacking", calm)
 
 
 def test_a_row_that_the_oracle_knows_nothing_of_is_named(home: Path) -> None:

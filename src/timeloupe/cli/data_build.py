@@ -78,7 +78,7 @@ def build(
     from timeloupe.config import load_recipe
     from timeloupe.data.build.build import DONE, MONEY, STOPPED, Budget, Build, threads
     from timeloupe.data.build.recipe import BuildRecipe
-    from timeloupe.data.build.source import read_source
+    from timeloupe.data.build.source import missing_videos, read_source
     from timeloupe.runs import lock_run
 
     if engine not in ENGINES:
@@ -89,6 +89,11 @@ def build(
     resolved = load_recipe(recipe, set_ or [], BuildRecipe)
     examples = read_source(resolved.source, limit)
     console = Console(stderr=True, soft_wrap=True)
+    if missing := missing_videos(examples):
+        console.print(
+            f"{len(missing)} videos are not there, such as {missing[0]!r:.300}: their rows end with the reason "
+            "'video', and are made again with --resume --retry-videos", highlight=False, markup=False, style="yellow",
+        )  # fmt: skip
     if dry_run:
         _plan(resolved, make_labeller(resolved, examples), examples, as_json)
         return
@@ -192,7 +197,7 @@ def _open(
     """Make the folder, or check that it holds this build: the recipe, and what the files say that it names."""
     from timeloupe.data.build.prompts import templates_sha256
     from timeloupe.data.build.recipe import WAY
-    from timeloupe.data.build.source import rows_sha256
+    from timeloupe.data.build.source import files_sha256, rows_sha256
     from timeloupe.runs import CONFIG, create_run
 
     begun = (folder / CONFIG).is_file()
@@ -206,7 +211,8 @@ def _open(
         )
     said = recipe.model_dump(mode="json", exclude={"labeller": WAY})
     files = {"source_sha256": rows_sha256(examples), "prompts_sha256": templates_sha256(recipe.prompts)}
-    create_run(folder, {"kind": "build", "recipe": said, "limit": limit, **files})
+    others = {"files_sha256": found} if (found := files_sha256(recipe)) else {}
+    create_run(folder, {"kind": "build", "recipe": said, "limit": limit, **files, **others})
 
 
 def _plan(recipe: BuildRecipe, labeller: Labeller, examples: list[Example], as_json: bool) -> None:

@@ -14,7 +14,7 @@ from timeloupe.data.build.labelling import Labeller
 from timeloupe.data.build.plan import plan_build, plan_lines
 from timeloupe.data.build.prompts import load_prompts, purposes
 from timeloupe.data.build.recipe import BuildRecipe, SourcePart
-from timeloupe.data.build.source import read_source
+from timeloupe.data.build.source import missing_videos, read_source
 from timeloupe.errors import ConfigError, MissingError, RecordError
 from timeloupe.policy.scripted import ScriptedPolicy
 from timeloupe.prompt.protocol import PROTOCOLS
@@ -171,9 +171,10 @@ def test_rows_have_absolute_videos_and_a_limit_takes_the_first(
 
 def test_rows_that_cannot_be_built_from(tmp_path: Path) -> None:
     path = write_rows(tmp_path, "a", "b", "c", videos=False)
-    (tmp_path / "a.mp4").write_bytes(b"")
-    with pytest.raises(MissingError, match=r"2 of 3 videos .* such as .*b\.mp4.* source\.videos"):
+    with pytest.raises(MissingError, match=r"none of the 3 videos .* such as .*a\.mp4.* source\.videos"):
         read_source(SourcePart(path=path))
+    (tmp_path / "a.mp4").write_bytes(b"")
+    assert missing_videos(read_source(SourcePart(path=path))) == [str(tmp_path / f"{id}.mp4") for id in "bc"]
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     for id in "abc":

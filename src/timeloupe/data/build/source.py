@@ -6,13 +6,17 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from timeloupe.data.build.recipe import LabellerPart, SourcePart
+from timeloupe.data.build.recipe import BuildRecipe, LabellerPart, SourcePart
+from timeloupe.data.build.stages.bench import BenchStage
+from timeloupe.data.build.stages.leaks import training
+from timeloupe.data.build.stages.registry import stage_name
 from timeloupe.data.formats.convert import AUTO, read_row, told
 from timeloupe.data.formats.files import read_records
 from timeloupe.data.formats.frames import VideoFrames
 from timeloupe.data.formats.registry import format_named
 from timeloupe.environment.oracle_policy import OraclePolicy
 from timeloupe.errors import MissingError, RecordError, boundary
+from timeloupe.eval.files.find_videos import is_file
 from timeloupe.trajectory import Example, to_line
 from timeloupe.world.labeller import read_truth
 
@@ -26,7 +30,7 @@ def read_source(part: SourcePart, limit: int | None = None) -> list[Example]:
 
     Raises:
         ConfigError: The limit is < 1, or two rows have one id.
-        MissingError: The file is not there, or videos are not, with how many.
+        MissingError: The file is not there, or none of the videos.
         RecordError: A record cannot be read, or none is left.
     """
     if limit is not None and limit < 1:
@@ -52,14 +56,20 @@ def read_source(part: SourcePart, limit: int | None = None) -> list[Example]:
     if not found:
         what = f" of the tasks {', '.join(part.tasks)}" if part.tasks else ""
         raise RecordError(f"{path} holds no row{what}")
-    videos = dict.fromkeys(example.video for example in found.values())
-    missing = [video for video in videos if not Path(video).is_file()]
-    if missing:
+    examples = list(found.values())
+    missing = missing_videos(examples)
+    if len(missing) == len({example.video for example in examples}):
         raise MissingError(
-            f"{len(missing)} of {len(videos)} videos of {str(path)!r} are not there, such as {missing[0]!r}; "
+            f"none of the {len(missing)} videos of {str(path)!r} are there, such as {missing[0]!r}; "
             "name their folder with source.videos"
         )
-    return list(found.values())
+    return examples
+
+
+def missing_videos(examples: Sequence[Example]) -> list[str]:
+    """Return the videos that are not there, in the order in which they come: their rows will end with that reason."""
+    videos = dict.fromkeys(example.video for example in examples)
+    return [video for video in videos if not is_file(Path(video))]
 
 
 def rows_sha256(examples: Sequence[Example]) -> str:
@@ -71,6 +81,31 @@ def rows_sha256(examples: Sequence[Example]) -> str:
     for one in examples:
         found.update(to_line(one.model_copy(update={"video": Path(one.video).name})).encode() + b"\n")
     return found.hexdigest()[:16]
+
+
+def files_sha256(recipe: BuildRecipe) -> dict[str, str]:
+    """Return a hash of what else is read from files that a recipe names, by their keys, 16 hex digits each.
+
+    Raises:
+        MissingError: A file is not there.
+        RecordError: Training rows cannot be read.
+    """
+    labeller = recipe.labeller
+    named = {"labeller.script": labeller.script}
+    if labeller.policy == "oracle":
+        named["labeller.truth"] = labeller.truth or recipe.source.path.parent / "truth.jsonl"
+    found = {key: _sha256(path) for key, path in named.items() if path is not None}
+    for part in recipe.stages:
+        if isinstance(part, BenchStage) and part.train:
+            found[f"{stage_name(part)}.train"] = training(part.train).sha256()
+    return found
+
+
+def _sha256(path: Path) -> str:
+    if not is_file(path):
+        raise MissingError(f"no file at {str(path)!r}")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def make_oracle(labeller: LabellerPart, source: SourcePart, examples: list[Example]) -> OraclePolicy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -57,6 +58,11 @@ class Training:
         if any(question_key(example.question) in self.questions[video] for video in same):
             return LEAK_QUESTION
         return LEAK_VIDEO if same and not share_videos else None
+
+    def sha256(self) -> str:
+        """Return a hash of what is asked of which videos, wherever these lie, 16 hex digits."""
+        rows = sorted((video_key(video), sorted(asked)) for video, asked in self.questions.items())
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
 
     def _same(self, video: str) -> list[str]:
         """Return the training videos that are this one."""
