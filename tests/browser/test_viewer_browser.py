@@ -338,7 +338,8 @@ def test_videos_that_cannot_be_played(browser: Any, tmp_path: Path, video: str) 
     """One that is gone, and one that begins like a video and is none: the record is shown all the same."""
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(Path(video).read_bytes()[:64] + b"\0" * 5000)
-    episodes = [look_twice("gone.mp4", SECONDS, "gone"), look_twice(str(broken), SECONDS, "broken")]
+    unseen = look_twice("gone.mp4", SECONDS, "unseen").model_copy(update={"prompt": (), "turns": ()})
+    episodes = [look_twice("gone.mp4", SECONDS, "gone"), look_twice(str(broken), SECONDS, "broken"), unseen]
     with serving(write_run(tmp_path / "run", episodes)) as url:
         tab = Tab(browser, url)
         for name, words in {"gone": "cannot be opened", "broken": "cannot play the file"}.items():
@@ -348,6 +349,11 @@ def test_videos_that_cannot_be_played(browser: Any, tmp_path: Path, video: str) 
             expect(tab.page.locator(".timeline .blank")).to_contain_text("no thumbnails: ")
             tab.page.locator(".timeline .band.truth").click()
             expect(tab.page).to_have_url(re.compile(r"t=25\.80"))
+        tab.go("#/episode/gone")
+        expect(tab.page.locator(".over").first).to_contain_text(re.compile(r"\d:\d\d"))
+        tab.go("#/episode/unseen")
+        expect(tab.page.locator(".over").first).to_contain_text("gone.mp4")
+        expect(tab.page.locator(".over").first).not_to_contain_text(re.compile(r"\d:\d\d"))
         tab.go("#/episode/nobody")
         expect(tab.page.locator("main .note")).to_contain_text('There is no episode "nobody"')
         tab.close()

@@ -11,7 +11,7 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import openai
 
@@ -20,7 +20,7 @@ from timeloupe.model.never_sampled import in_ranges
 from timeloupe.policy.base import GenerationRequest
 from timeloupe.policy.openai_errors import Scrubber, explain, parse_json, said_by_server
 from timeloupe.policy.openai_facts import is_there, server_facts
-from timeloupe.policy.openai_http import RequestLoop, make_client, split_url
+from timeloupe.policy.openai_http import RequestLoop, http_package, make_client, split_url
 from timeloupe.policy.openai_reply import BadReply, read_reply
 from timeloupe.policy.openai_wire import (
     DEFAULT_REQUEST_BYTES,
@@ -278,11 +278,12 @@ def _left(requests: Sequence[GenerationRequest]) -> float | None:
 
 
 async def _post(client: openai.AsyncOpenAI, body: dict[str, Any]) -> str:
-    """Return the text of the response; the SDK's typed arguments are a part of what servers take."""
-    messages, model = body["messages"], body["model"]
-    rest = {key: value for key, value in body.items() if key not in ("messages", "model")}
-    create = client.chat.completions.with_raw_response.create
-    return (await create(messages=cast(Any, messages), model=model, extra_body=rest)).text
+    """Return the text of the response.
+
+    By the SDK's own requests and retries, but not by its typed ``create``: that knows a part of what servers take, and
+    looking through a chat's pictures for files to convert cost more than all else of a turn here.
+    """
+    return (await client.post("/chat/completions", cast_to=http_package.Response, body=body)).text
 
 
 def _check_sendable(model: str | None, name: str | None, extra_body: Mapping[str, Any] | None) -> None:

@@ -78,7 +78,7 @@ function costTable(episode) {
 }
 
 function overline(episode, more = []) {
-  const known = episode.skims.length > 0 || episode.truth.segments.length > 0;
+  const known = episode.skims.length > 0; // where the truth ends says nothing of a video that nobody could read
   const words = [TASKS[episode.task] ?? episode.task, cut(episode.video_name, 120), known ? clock(episode.duration) : null, ...more].filter(Boolean);
   return make("p", "over", words.map((word) => make("span", "", word)));
 }
