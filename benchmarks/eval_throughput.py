@@ -270,8 +270,8 @@ def write(found: dict[str, Any]) -> None:
     )
     notes = [
         "A server that answers at once, frames of 32 x 32: the runner's own cost. Medians of "
-        f"{len(next(iter(found['runs'].values())))} rounds; episodes a second are wall time on a machine that others "
-        f"used (load {os.getloadavg()[2]:.0f} on {os.cpu_count()} cores), so they say little; "
+        f"{len(next(iter(found['runs'].values())))} rounds; episodes a second are wall time (mean load of the last "
+        f"15 minutes, the study's own among it: {os.getloadavg()[2]:.1f} on {os.cpu_count()} cores); "
         "CPU is of the program and its decoders without imports (the server's is not in it).",
         f"{found['profile_episodes']} episodes one after another, frames in the cache: {shares}. The decoder's part is "
         "its start and the indexing of six files, once for all episodes.",
