@@ -94,7 +94,7 @@ def main() -> None:
             command="python benchmarks/build_engines.py --work DIR --record", seeds=[SEED], n=count,
             figures=figures,
             notes=[
-                f"Median of {flags.rounds} rounds of both in turn, on a machine that others kept busy; ratios of the "
+                f"Median of {flags.rounds} rounds of both in turn; ratios of the "
                 f"rounds: {', '.join(f'{one:.3f}' for one in ratios)}. The rows of both were the same; the study fails "
                 "otherwise.",
                 "Ray's actors start anew for each stage, import timeloupe and index the videos; that is in its time, "
