@@ -115,9 +115,9 @@ def test_the_same_rows_as_in_threads(tmp_path: Path, capsys: pytest.CaptureFixtu
         capsys.readouterr()
         # An error of ours in an actor comes out as ours.
         truth = (world / "truth.jsonl").read_text(encoding="utf-8")
-        (world / "truth.jsonl").unlink()
-        assert build("lost", *through) == 3
-        assert "no truth of a world" in capsys.readouterr().err
+        (world / "truth.jsonl").write_text("no script\n", encoding="utf-8")
+        assert build("lost", *through) == 1
+        assert "truth.jsonl:1 is not the truth of a world video" in capsys.readouterr().err
         (world / "truth.jsonl").write_text(truth, encoding="utf-8")
         assert build("many", "--engine", "ray", "--actors", "3") == 2
         assert "3 actors need 3 CPUs, got 2" in capsys.readouterr().err

@@ -94,16 +94,16 @@ def files_sha256(recipe: BuildRecipe) -> dict[str, str]:
     named = {"labeller.script": labeller.script}
     if labeller.policy == "oracle":
         named["labeller.truth"] = labeller.truth or recipe.source.path.parent / "truth.jsonl"
-    found = {key: _sha256(path) for key, path in named.items() if path is not None}
+    found = {key: _sha256(key, path) for key, path in named.items() if path is not None}
     for part in recipe.stages:
         if isinstance(part, BenchStage) and part.train:
             found[f"{stage_name(part)}.train"] = training(part.train).sha256()
     return found
 
 
-def _sha256(path: Path) -> str:
+def _sha256(key: str, path: Path) -> str:
     if not is_file(path):
-        raise MissingError(f"no file at {str(path)!r}")
+        raise MissingError(f"{key}: no file at {str(path)!r}")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
