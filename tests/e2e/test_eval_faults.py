@@ -289,6 +289,18 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(
     assert steady_rows(folder) == steady_rows(calm)
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "allowed"),
+    [("--patience", "inf", "seconds >= 0 and finite"), ("--episode-deadline", "0", "seconds > 0")],
+)
+def test_a_limit_of_time_out_of_range_leaves_no_run(
+    world: Path, quick: Server, tmp_path: Path, flag: str, value: str, allowed: str
+) -> None:
+    refused = run(*words_for(world, quick.url, tmp_path / "run"), flag, value, code=2)
+    assert f"{flag}, got {float(value)}, allowed: {allowed}" in refused.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_folder_that_cannot_be_made_is_said(world: Path, quick: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     refused = run(*words_for(world, quick.url, tmp_path / "file" / "run"), code=1)

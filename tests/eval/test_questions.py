@@ -44,8 +44,18 @@ def test_a_video_that_may_be_one_of_several_files_is_refused(tmp_path: Path) -> 
     found = load_questions(benchmark("tvgbench"), rows_about(tmp_path, "480p/v", "made\\240p\\v.mkv"))
     assert [Path(one.video).parent.name for one in found.examples] == ["480p", "240p"]
     (tmp_path / "v.mkv").touch()
-    (found,) = load_questions(benchmark("tvgbench"), rows_about(tmp_path, "v.mkv")).examples
-    assert Path(found.video) == tmp_path / "v.mkv"
+    for name in ("v.mkv", "v", "./v"):
+        (found,) = load_questions(benchmark("tvgbench"), rows_about(tmp_path, name)).examples
+        assert Path(found.video) == tmp_path / "v.mkv"
+
+
+def test_links_to_one_file_are_one_video(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "v.mp4").touch()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "v.mp4").symlink_to(tmp_path / "a" / "v.mp4")
+    (found,) = load_questions(benchmark("tvgbench"), rows_about(tmp_path, "v")).examples
+    assert Path(found.video) == tmp_path / "a" / "v.mp4"
 
 
 @pytest.mark.parametrize("name", ["x" * 5000 + ".mp4", "a\x00b.mp4", "名" * 200, "", ".."])

@@ -77,33 +77,36 @@ def test_a_video_that_cannot_be_read_is_not_tried_again(tmp_path: Path) -> None:
     assert not worth_retrying(episode(jobs_of(1)[0]))
 
 
+class Away:
+    """A server that is asked for, and away so many times."""
+
+    def __init__(self, times: float, answered: bool = True) -> None:
+        self.times, self.answered, self.asked = times, answered, 0
+
+    def is_there(self) -> bool:
+        self.asked += 1
+        return self.asked > self.times
+
+
 def test_a_round_waits_for_a_server_that_answered_before(tmp_path: Path) -> None:
     run = create_run(tmp_path, {"command": "eval"})
-    probes = iter([False, False, True, True])
-    told: list[str] = []
+    server, told = Away(2), list[str]()
     pace = Pace(1, 1, 2, wait_seconds=0, patience_seconds=60)
-    flaky = Flaky({"q1": 2})
     run_episodes(
-        jobs_of(2), run, flaky, pace, is_there=lambda: next(probes), on_away=lambda: told.append("away")
+        jobs_of(2), run, Flaky({"q0": 1, "q1": 2}), pace, server=server, on_away=lambda: told.append("away")
     )
     assert [one.stop for one in run] == [StopReason.ANSWERED] * 2
-    assert told == ["away"] and next(probes, "all were used") == "all were used"
+    assert told == ["away"] and server.asked == 4, (
+        "three times before the first round, once before the second"
+    )
 
 
 def test_patience_ends_and_a_server_that_never_answered_gets_none(tmp_path: Path) -> None:
-    def never() -> bool:
-        raise AssertionError("nobody answered, so nobody is asked for")
-
-    dead = create_run(tmp_path / "dead", {"command": "eval"})
-    run_episodes(jobs_of(2), dead, Flaky({"q0": 9, "q1": 9}), Pace(1, 1, 2, 0, 60), is_there=never)
-    assert {one.stop for one in dead} == {StopReason.INFRASTRUCTURE}
-    gone = create_run(tmp_path / "gone", {"command": "eval"})
-    probes: list[float] = []
-    run_episodes(
-        jobs_of(2), gone, Flaky({"q1": 9}), Pace(1, 1, 2, 0.01, 0.05),
-        is_there=lambda: bool(probes.append(time.monotonic())),
-    )  # fmt: skip
-    assert [one.stop for one in gone] == [StopReason.ANSWERED, StopReason.INFRASTRUCTURE] and len(probes) >= 2
+    for name, server in (("dead", Away(99, answered=False)), ("gone", Away(float("inf")))):
+        run = create_run(tmp_path / name, {"command": "eval"})
+        run_episodes(jobs_of(2), run, Flaky({"q0": 9, "q1": 9}), Pace(1, 1, 2, 0.01, 0.05), server=server)
+        assert {one.stop for one in run} == {StopReason.INFRASTRUCTURE}
+        assert (server.asked >= 2) is server.answered
 
 
 @pytest.mark.parametrize("threads", [1, 3])

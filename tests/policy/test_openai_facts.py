@@ -77,8 +77,10 @@ def test_a_server_that_is_not_there_or_hangs_says_nothing() -> None:
 )
 def test_a_server_is_there_when_it_answers_and_a_gateway_alone_is_none(status: int, there: bool) -> None:
     with answering(lambda request: request.reply(b"no JSON", status)) as server:
-        assert OpenAIPolicy(server.url, "m").is_there() is there
-    assert not OpenAIPolicy(server.url, "m").is_there()
+        policy = OpenAIPolicy(server.url, "m")
+        assert not policy.answered
+        assert policy.is_there() is policy.answered is there
+    assert not policy.is_there() and policy.answered is there
 
 
 def test_a_server_that_hangs_is_not_there() -> None:

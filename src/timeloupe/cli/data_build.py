@@ -92,7 +92,8 @@ def build(
     if missing := missing_videos(examples):
         console.print(
             f"{len(missing)} videos are not there, such as {missing[0]!r:.300}: their rows end with the reason "
-            "'video', and are made again with --resume --retry-videos", highlight=False, markup=False, style="yellow",
+            "'video', and are made again with --resume --retry-videos; source.videos names their folder",
+            highlight=False, markup=False, style="yellow",
         )  # fmt: skip
     if dry_run:
         _plan(resolved, make_labeller(resolved, examples), examples, as_json)
@@ -198,7 +199,7 @@ def _open(
     from timeloupe.data.build.prompts import templates_sha256
     from timeloupe.data.build.recipe import WAY
     from timeloupe.data.build.source import files_sha256, rows_sha256
-    from timeloupe.runs import CONFIG, create_run
+    from timeloupe.runs import CONFIG, create_run, read_json
 
     begun = (folder / CONFIG).is_file()
     if begun and not resume:
@@ -212,6 +213,8 @@ def _open(
     said = recipe.model_dump(mode="json", exclude={"labeller": WAY})
     files = {"source_sha256": rows_sha256(examples), "prompts_sha256": templates_sha256(recipe.prompts)}
     others = {"files_sha256": found} if (found := files_sha256(recipe)) else {}
+    if begun and "files_sha256" not in read_json(folder / CONFIG):
+        others = {}  # it was begun before such files were hashed
     create_run(folder, {"kind": "build", "recipe": said, "limit": limit, **files, **others})
 
 

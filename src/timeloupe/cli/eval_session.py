@@ -117,9 +117,11 @@ class Session:
 
     def _check_flags(self) -> None:
         settle_flags(self.flags)
-        seconds, price = self.flags["episode_deadline"], self.flags["price"]
+        seconds, price, patience = (self.flags[key] for key in ("episode_deadline", "price", "patience"))
         if seconds is not None and not 0 < seconds < float("inf"):
             raise boundary("--episode-deadline", seconds, "seconds > 0")
+        if not 0 <= patience < float("inf"):
+            raise boundary("--patience", patience, "seconds >= 0 and finite, such as 86400 for a day")
         if price is not None and not all(0 <= one < float("inf") for one in price):
             raise boundary("--price", price, "two numbers >= 0, US dollars for a million tokens in and out")
 
@@ -202,7 +204,7 @@ class Session:
         pace = Pace(
             size if served else 1, 1 if served else size, flags["retries"], patience_seconds=flags["patience"]
         )
-        is_there = getattr(self.policy.policy, "is_there", None)
+        server: Any = self.policy.policy if served else None
         stop = threading.Event()
         began = noted = time.perf_counter()
 
@@ -220,7 +222,7 @@ class Session:
                 Progress(self.questions, len(jobs), self.console) as progress,
             ):
                 return run_episodes(
-                    jobs, run, self._play_batch(), pace, stop=stop, on_played=on_played, is_there=is_there,
+                    jobs, run, self._play_batch(), pace, stop=stop, on_played=on_played, server=server,
                     on_away=self._tell_away,
                 )  # fmt: skip
         except (KeyboardInterrupt, OSError) as error:  # such as a disk without room
@@ -232,7 +234,7 @@ class Session:
     def _tell_away(self) -> None:
         self.console.print(
             f"the server does not answer: waiting for it, at most {self.flags['patience']:g} s (--patience); "
-            "Ctrl-C ends the run, --resume goes on with it"
+            "Ctrl-C ends the run, --resume goes on with it when the server is back"
         )
 
     def tell_resume(self, why: str) -> None:

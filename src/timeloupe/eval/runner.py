@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from timeloupe.errors import boundary
 from timeloupe.eval.threads import in_threads
@@ -78,10 +79,19 @@ class Tally:
         """Episodes that are not in the run: the call was stopped."""
         return self.wanted - self.written
 
-    @property
-    def answered(self) -> bool:
-        """Whether the model has said anything."""
-        return self.written > self.stops[StopReason.INFRASTRUCTURE]
+
+class Server(Protocol):
+    """A server that may go away.
+
+    Attributes:
+        answered: Whether it has answered anything in this process.
+    """
+
+    answered: bool
+
+    def is_there(self) -> bool:
+        """Return whether it answers now."""
+        ...
 
 
 OnPlayed = Callable[[Trajectory, Tally], None]
@@ -96,7 +106,7 @@ def run_episodes(
     *,
     stop: threading.Event | None = None,
     on_played: OnPlayed | None = None,
-    is_there: Callable[[], bool] | None = None,
+    server: Server | None = None,
     on_away: Callable[[], None] | None = None,
 ) -> Tally:
     """Play jobs and append their episodes to a run, in the order in which they end.
@@ -108,7 +118,7 @@ def run_episodes(
         pace: How.
         stop: Once it is set no further batch begins; those under way are waited for.
         on_played: Called in this thread.
-        is_there: Whether the server answers; ``None`` = there is none to wait for.
+        server: Who is waited for where it has answered and is away; ``None`` = nobody.
         on_away: Called when a round begins to wait for the server.
 
     Returns:
@@ -124,8 +134,8 @@ def run_episodes(
     for round_number in range(pace.retries + 1):
         if round_number and pending:
             stop.wait(min(pace.wait_seconds * 2 ** (round_number - 1), MAX_WAIT_SECONDS))
-            if is_there is not None and tally.answered:  # a wrong address will not get better
-                _await_server(is_there, pace, stop, on_away)
+            if server is not None and server.answered:  # a wrong address will not get better
+                _await_server(server, pace, stop, on_away)
         again: list[Job] = []
         batches = [pending[at : at + pace.batch] for at in range(0, len(pending), pace.batch)]
         for job, trajectory in in_threads(batches, play_batch, pace.threads, stop):
@@ -145,12 +155,12 @@ def run_episodes(
 
 
 def _await_server(
-    is_there: Callable[[], bool], pace: Pace, stop: threading.Event, on_away: Callable[[], None] | None
+    server: Server, pace: Pace, stop: threading.Event, on_away: Callable[[], None] | None
 ) -> None:
     """Return once the server is there, or patience has ended."""
     end = time.monotonic() + pace.patience_seconds
     pause = pace.wait_seconds
-    while not stop.is_set() and time.monotonic() < end and not is_there():
+    while not stop.is_set() and time.monotonic() < end and not server.is_there():
         if on_away is not None:
             on_away()
             on_away = None

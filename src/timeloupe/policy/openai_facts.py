@@ -17,8 +17,8 @@ FACTS_SECONDS = 10.0
 """How long a server has to say who it is."""
 
 MAX_TEXT = 200
-AWAY = (502, 503, 504)
-"""What a gateway says for a server that is down or still loading its model."""
+AWAY = (502, 503, 504, 521, 522, 523, 530)
+"""What a gateway says for a server that is down or still loading its model; the last four are Cloudflare's."""
 
 _OF_MODEL = ("id", "root", "revision", "owned_by", "max_model_len")
 

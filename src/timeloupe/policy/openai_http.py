@@ -107,7 +107,7 @@ def make_client(
         base_url=url, api_key=api_key or NO_KEY, max_retries=max_retries, timeout=timeout,
         http_client=BoundedClient(timeout_seconds, timeout=timeout),
     )  # fmt: skip
-    client.organization = client.project = None
+    client.organization = client.project = client.admin_api_key = None
     client._custom_headers = dict(headers)  # there is no public way to be without OPENAI_CUSTOM_HEADERS
     return client
 

@@ -121,6 +121,7 @@ class OpenAIPolicy:
         self._given_name = name
         self._limit_key = "max_tokens"
         self._store = PictureStore()
+        self.answered = False
 
     @property
     def name(self) -> str:
@@ -144,11 +145,15 @@ class OpenAIPolicy:
 
     def server_facts(self) -> dict[str, Any]:
         """Return what the server says of itself: ``name``, ``version``, ``model``; ``None`` for what it does not."""
-        return self._requests.run(lambda _: server_facts(self._reach, self._model, self._scrub))
+        found = self._requests.run(lambda _: server_facts(self._reach, self._model, self._scrub))
+        self.answered |= any(found.values())
+        return found
 
     def is_there(self) -> bool:
         """Return whether the server answers now; it has ``openai_facts.FACTS_SECONDS``."""
-        return self._requests.run(lambda _: is_there(self._reach))
+        there = self._requests.run(lambda _: is_there(self._reach))
+        self.answered |= there
+        return there
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
         """Return one generation per request, in order; a machine's fault is ``finish="error"``.
@@ -242,6 +247,7 @@ class OpenAIPolicy:
             self._limit_key = "max_completion_tokens"
             body[self._limit_key] = body.pop("max_tokens")
             response = await _post(client, body)
+        self.answered = True
         return read_reply(self._parsed(response), stop=request.sampling.stop, logprobs=self.logprobs)
 
     def _parsed(self, text: str) -> Any:

@@ -171,8 +171,12 @@ def test_rows_have_absolute_videos_and_a_limit_takes_the_first(
 
 def test_rows_that_cannot_be_built_from(tmp_path: Path) -> None:
     path = write_rows(tmp_path, "a", "b", "c", videos=False)
-    with pytest.raises(MissingError, match=r"none of the 3 videos .* such as .*a\.mp4.* source\.videos"):
+    with pytest.raises(
+        MissingError, match=r"none of the videos .*3 are named, such as .*a\.mp4.* source\.videos$"
+    ):
         read_source(SourcePart(path=path))
+    with pytest.raises(MissingError, match=r"of the first 2 rows of .* source\.videos, or raise --limit"):
+        read_source(SourcePart(path=path), 2)
     (tmp_path / "a.mp4").write_bytes(b"")
     assert missing_videos(read_source(SourcePart(path=path))) == [str(tmp_path / f"{id}.mp4") for id in "bc"]
     elsewhere = tmp_path / "elsewhere"

@@ -59,9 +59,11 @@ def read_source(part: SourcePart, limit: int | None = None) -> list[Example]:
     examples = list(found.values())
     missing = missing_videos(examples)
     if len(missing) == len({example.video for example in examples}):
+        cut = len(examples) == limit
+        rows = f"the first {limit} rows of " if cut else ""
         raise MissingError(
-            f"none of the {len(missing)} videos of {str(path)!r} are there, such as {missing[0]!r}; "
-            "name their folder with source.videos"
+            f"none of the videos of {rows}{str(path)!r} is there ({len(missing)} are named, such as {missing[0]!r}); "
+            f"name their folder with source.videos{', or raise --limit' if cut else ''}"
         )
     return examples
 

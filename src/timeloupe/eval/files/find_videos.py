@@ -45,15 +45,23 @@ class VideoFolder:
                 self._keyed.setdefault(video_key(file.name), []).append(file)
 
     def candidates(self, video: str) -> list[Path]:
-        """Return the files that may be meant: the one of that path below the folder, else those of that name anywhere
-        below it, with or without a video suffix. Of several those are left that have most of the path's last folders.
+        """Return the files that may be meant: the one of that path below the folder, with or without a video suffix,
+        else those of that name anywhere below it. Of several those are left that have most of the path's last folders;
+        links to one file are one.
         """
         named = self.folder / video
         if video and is_file(named):
             return [named]
         *folders, name = video.replace("\\", "/").split("/")
-        found = self._named.get(name) or self._keyed.get(video_key(name), [])
-        alike = [_common_tail(file.parts[:-1], folders) for file in found]
+        keyed = self._keyed.get(video_key(name), [])
+        here = [file for file in keyed if file.parent == named.parent]
+        if len(here) == 1:
+            return here
+        once: dict[Path, Path] = {}
+        for file in self._named.get(name) or keyed:
+            once.setdefault(file.resolve(), file)
+        found = list(once.values())
+        alike = [_common_tail(file.absolute().parts[:-1], folders) for file in found]
         return [file for file, length in zip(found, alike, strict=True) if length == max(alike)]
 
     def find(self, video: str) -> Path | None:
@@ -66,7 +74,8 @@ class VideoFolder:
         if len(found) > 1:
             raise ConfigError(
                 f"{len(found)} files below {str(self.folder)!r} may be the video {video!r}: {str(found[0])!r} and "
-                f"{str(found[1])!r} are two; name a folder that holds one of them, or give its path in the annotations"
+                f"{str(found[1])!r} are two; name a folder with one of them by --videos (source.videos of a recipe) "
+                "or give its path below the folder in the annotations; `timeloupe data check --videos` lists all such"
             )
         return found[0] if found else None
 
