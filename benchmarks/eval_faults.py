@@ -141,7 +141,7 @@ def words_of(part: Part, world: Path, run: Path, url: str | None) -> list[object
         "--repeats", part.repeats, "--temperature", 1, "--fail-on-error", 1, "--json",
     ]  # fmt: skip
     if part.server is None:
-        return [*words, "--policy", "small", "--concurrency", 8]
+        return [*words, "--policy", "small", "--concurrency", 3]  # ten kills need more than ten batches
     model = {"quick_server": "quick", "local_server": "small"}[part.server]
     protocol = {"quick_server": "videotemp", "local_server": "small"}[part.server]
     return [
