@@ -181,7 +181,7 @@ def main() -> None:
             n=sum(row["episodes"] for row in table.values()), figures=table,
             notes=[
                 "At temperature 1 they draw different tokens from the same probabilities: vLLM has its own generator. "
-                "Seconds are wall time on a machine that did other work besides.",
+                "Seconds are wall time.",
                 "Charades: six queries of one clip; the small model knows nothing of real videos. Tokens that the "
                 "local policy never samples (`<|none|>`, for training alone) are banned at the server by logit_bias; "
                 "before that was sent, one of the six episodes parted at such a token.",
